@@ -1,0 +1,1 @@
+../../callboard/__main__.py

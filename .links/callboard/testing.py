@@ -1,0 +1,1 @@
+../../callboard/testing.py

@@ -1,0 +1,1 @@
+"""The company: supervised actors that perform the jobs."""

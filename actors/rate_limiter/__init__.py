@@ -1,0 +1,1 @@
+"""Rate limits: pure window arithmetic and the actor that admits calls."""

@@ -1,0 +1,1 @@
+"""Child specs, the pure restart decision, the supervisor actor and the tree of the whole company."""

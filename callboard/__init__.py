@@ -1,0 +1,1 @@
+"""Callboard: durable, supervised LLM work."""

@@ -1,0 +1,1 @@
+"""The board: the database that hosts and workers share."""
