@@ -1,0 +1,165 @@
+"""What the board's rows look like to those who read them: frozen records shared by the store, the actors and the host's client."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .lifecycle import TERMINAL_STATES, JobState
+
+
+class Lease(NamedTuple):
+    """The right to work on a job, and the only way to write to it: void as soon as the job's epoch has moved on."""
+
+    job_id: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """Per-job settings. Durations in seconds; None means the worker's default.
+
+    `on_unknown`: what to do with a call that may or may not have happened when its process died: "retry" or "park".
+    """
+
+    first_token_timeout: float | None = None
+    no_progress_timeout: float | None = None
+    total_timeout: float | None = None
+    job_timeout: float | None = None
+    on_unknown: str = "retry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedJob:
+    """A job as its runner gets it, with everything it needs to start."""
+
+    lease: Lease
+    type: str
+    queue: str
+    model: str | None
+    priority: int
+    attempt: int
+    failures: int
+    losses: int
+    max_attempts: int
+    alone: bool
+    data: Any
+    options: JobOptions
+    memo: "Memo | None" = None
+
+    @property
+    def id(self) -> int:
+        """The job's id."""
+        return self.lease.job_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memo:
+    """What earlier attempts of a job have already paid for or done, by step name. Completions are in their JSON form.
+
+    `unknown` names the steps that have a call whose outcome nobody knows.
+    """
+
+    completions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallIntent:
+    """What the ledger knows of a call before it leaves. Costs in nano-dollars, None when the price is unknown."""
+
+    step: str
+    fingerprint: str
+    provider: str
+    model: str
+    limit_key: str
+    reserved_tokens: int
+    reserved_cost: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOutcome:
+    """How a call ended: `state` is completed (with `completion`), failed (with `error`) or unknown (may have been billed).
+
+    `usage` holds the five disjoint buckets by column name, or None when the provider did not say. `cost` in nano-dollars, None if unknown.
+    """
+
+    state: str
+    completion: dict[str, Any] | None = None
+    usage: dict[str, int] | None = None
+    cost: int | None = None
+    finish: str | None = None
+    request_id: str | None = None
+    first_token_ms: int | None = None
+    error_class: str | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of an answer as it was streamed. `epoch` rises when the job's attempt restarted: what came before it is void."""
+
+    epoch: int
+    seq: int
+    step: str
+    text: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One row of the log. `at` in epoch milliseconds."""
+
+    id: int
+    job_id: int
+    from_state: JobState | None
+    to_state: JobState
+    at: int
+    epoch: int
+    attempt: int
+    actor: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job as a reader sees it. Times in epoch milliseconds, cost in nano-dollars (None: no call yet, or a price is unknown)."""
+
+    id: int
+    key: str | None
+    type: str
+    queue: str
+    model: str | None
+    tag: str | None
+    state: JobState
+    priority: int
+    run_at: int | None
+    start_by: int | None
+    lease_epoch: int
+    attempt: int
+    max_attempts: int
+    failures: int
+    losses: int
+    deferrals: int
+    held_by: str | None
+    held_until: int | None
+    progress: int
+    progress_message: str | None
+    created_at: int
+    updated_at: int
+    started_at: int | None
+    finished_at: int | None
+    reason: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job is in a terminal state."""
+        return self.state in TERMINAL_STATES
+
+
+class LaneDepth(NamedTuple):
+    """Waiting jobs that are alike to the dispatcher. `model` is None for jobs that name none."""
+
+    lane: str
+    queue: str
+    type: str
+    model: str | None

@@ -1,0 +1,226 @@
+"""Every table of the board, as SQLAlchemy Core, and the triggers that make the transitions log unforgeable.
+
+Rules (docs/architecture.md): INTEGER epoch milliseconds everywhere; values bounded by CHECK; hot rows narrow, with payloads, results and
+chunks beside them; one partial index per hot state. Money is in nano-dollars (1e-9 $), NULL where unknown.
+
+Every change of `llm_jobs.state` appends a row to `llm_job_transitions` by trigger, in the same statement, whoever makes it and in whatever
+language; a move that `lifecycle` does not allow, or a lease epoch that falls, aborts its transaction.
+"""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+from .lifecycle import FIRST_STATES, TRANSITIONS, JobState
+
+SCHEMA_VERSION = "0001"
+"""The newest migration, which is also what a fresh database is stamped with. The worker refuses any other."""
+
+VERSION_TABLE = "llm_schema_version"
+
+metadata = MetaData()
+
+_NOW = text("(CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER))")
+_STATES = ", ".join(f"'{state}'" for state in JobState)
+
+
+def _job_id(**kwargs: bool) -> Column[int]:
+    return Column("job_id", Integer, ForeignKey("llm_jobs.id", ondelete="CASCADE"), nullable=False, **kwargs)
+
+
+jobs = Table(
+    "llm_jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", Text, CheckConstraint("length(key) BETWEEN 1 AND 200", name="key_length")),
+    Column("type", Text, nullable=False),
+    Column("queue", Text, nullable=False, server_default="default"),
+    Column("model", Text),
+    # What claims are planned by: all jobs of one lane are alike to the dispatcher. '|' is refused in queue and type.
+    Column("lane", Text, Computed("queue || '|' || type || '|' || coalesce(model, '')", persisted=False)),
+    Column("tag", Text),
+    Column("state", Text, nullable=False, server_default="waiting"),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("run_at", Integer),
+    Column("start_by", Integer),
+    Column("lease_epoch", Integer, nullable=False, server_default="0"),
+    Column("lease_owner", Text),
+    Column("lease_until", Integer),
+    Column("alone", Integer, nullable=False, server_default="0"),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False, server_default="3"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("losses", Integer, nullable=False, server_default="0"),
+    Column("deferrals", Integer, nullable=False, server_default="0"),
+    Column("held_by", Text),
+    Column("held_until", Integer),
+    Column("progress", Integer, nullable=False, server_default="0"),
+    Column("progress_message", Text),
+    Column("created_at", Integer, nullable=False, server_default=_NOW),
+    Column("updated_at", Integer, nullable=False, server_default=_NOW),
+    Column("started_at", Integer),
+    Column("finished_at", Integer),
+    Column("changed_by", Text, nullable=False, server_default="host"),
+    Column("reason", Text),
+    CheckConstraint(f"state IN ({_STATES})", name="state_known"),
+    CheckConstraint("length(type) BETWEEN 1 AND 100 AND instr(type, '|') = 0", name="type_name"),
+    CheckConstraint("length(queue) BETWEEN 1 AND 100 AND instr(queue, '|') = 0", name="queue_name"),
+    CheckConstraint("priority BETWEEN -1000000000 AND 1000000000", name="priority_range"),
+    CheckConstraint("progress BETWEEN 0 AND 100", name="progress_range"),
+    CheckConstraint("max_attempts BETWEEN 1 AND 1000", name="max_attempts_range"),
+    CheckConstraint("failures >= 0 AND losses >= 0 AND deferrals >= 0 AND attempt >= 0", name="counters_positive"),
+    CheckConstraint("(state = 'delayed') = (run_at IS NOT NULL)", name="run_at_when_delayed"),
+    CheckConstraint("(state = 'active') = (lease_owner IS NOT NULL AND lease_until IS NOT NULL)", name="lease_when_active"),
+    sqlite_autoincrement=True,
+)
+
+Index("llm_jobs_key", jobs.c.key, unique=True, sqlite_where=text("key IS NOT NULL"))
+Index("llm_jobs_waiting", jobs.c.lane, jobs.c.priority.desc(), jobs.c.id, sqlite_where=text("state = 'waiting'"))
+Index("llm_jobs_delayed", jobs.c.run_at, sqlite_where=text("state = 'delayed'"))
+Index("llm_jobs_active", jobs.c.lease_owner, jobs.c.lease_until, sqlite_where=text("state = 'active'"))
+Index("llm_jobs_start_by", jobs.c.start_by, sqlite_where=text("state = 'waiting' AND start_by IS NOT NULL"))
+Index("llm_jobs_tag", jobs.c.tag, jobs.c.state, sqlite_where=text("tag IS NOT NULL"))
+Index("llm_jobs_failed", jobs.c.id, sqlite_where=text("state = 'failed'"))
+
+job_data = Table(
+    "llm_job_data",
+    metadata,
+    _job_id(primary_key=True),
+    Column("description", Text),
+    Column("data", Text, CheckConstraint("json_valid(data)", name="data_json"), nullable=False, server_default="{}"),
+    Column("options", Text, CheckConstraint("json_valid(options)", name="options_json"), nullable=False, server_default="{}"),
+)
+
+job_results = Table(
+    "llm_job_results",
+    metadata,
+    _job_id(primary_key=True),
+    Column("result", Text, CheckConstraint("result IS NULL OR json_valid(result)", name="result_json")),
+    Column("error", Text, CheckConstraint("error IS NULL OR json_valid(error)", name="error_json")),
+)
+
+transitions = Table(
+    "llm_job_transitions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _job_id(),
+    Column("from_state", Text),
+    Column("to_state", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text),
+    sqlite_autoincrement=True,
+)
+Index("llm_job_transitions_job", transitions.c.job_id, transitions.c.id)
+
+chunks = Table(
+    "llm_job_chunks",
+    metadata,
+    _job_id(),
+    Column("epoch", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    PrimaryKeyConstraint("job_id", "epoch", "seq"),
+    sqlite_with_rowid=False,
+)
+
+calls = Table(
+    "llm_calls",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _job_id(),
+    Column("epoch", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("limit_key", Text, nullable=False),
+    Column("state", Text, CheckConstraint("state IN ('open', 'completed', 'failed', 'unknown')", name="call_state"), nullable=False),
+    Column("reserved_tokens", Integer, nullable=False),
+    Column("reserved_cost", Integer),
+    Column("sent_at", Integer, nullable=False),
+    Column("finished_at", Integer),
+    Column("first_token_ms", Integer),
+    Column("input_uncached", Integer),
+    Column("cache_read", Integer),
+    Column("cache_write", Integer),
+    Column("output_visible", Integer),
+    Column("output_reasoning", Integer),
+    Column("cost", Integer),
+    Column("finish", Text),
+    Column("request_id", Text),
+    Column("error_class", Text),
+    Column("error", Text),
+    sqlite_autoincrement=True,
+)
+Index("llm_calls_job", calls.c.job_id, calls.c.step)
+Index("llm_calls_limit", calls.c.limit_key, calls.c.sent_at)
+# The rule that money rests on: a step of a job has at most one completion, for ever.
+Index("llm_calls_once", calls.c.job_id, calls.c.step, unique=True, sqlite_where=text("state = 'completed'"))
+Index("llm_calls_open", calls.c.job_id, sqlite_where=text("state = 'open'"))
+
+call_completions = Table(
+    "llm_call_completions",
+    metadata,
+    Column("call_id", Integer, ForeignKey("llm_calls.id", ondelete="CASCADE"), primary_key=True),
+    Column("completion", Text, CheckConstraint("json_valid(completion)", name="completion_json"), nullable=False),
+)
+
+steps = Table(
+    "llm_steps",
+    metadata,
+    _job_id(),
+    Column("name", Text, nullable=False),
+    Column("value", Text, CheckConstraint("json_valid(value)", name="value_json"), nullable=False),
+    Column("at", Integer, nullable=False),
+    PrimaryKeyConstraint("job_id", "name"),
+    sqlite_with_rowid=False,
+)
+
+limit_holds = Table(
+    "llm_limit_holds",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("until", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+)
+
+
+def trigger_statements() -> list[str]:
+    """The SQLite triggers over `llm_jobs`, generated from the lifecycle table; run after the tables exist."""
+    legal = " OR ".join(
+        f"(OLD.state = '{before}' AND NEW.state IN ({', '.join(repr(str(s)) for s in sorted(after))}))"
+        for before, after in TRANSITIONS.items()
+        if after
+    )
+    first = ", ".join(repr(str(s)) for s in sorted(FIRST_STATES))
+    log = "INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES"
+    return [
+        f"""CREATE TRIGGER llm_jobs_first BEFORE INSERT ON llm_jobs WHEN NEW.state NOT IN ({first})
+        BEGIN SELECT RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children'); END""",
+        f"""CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs
+        BEGIN {log} (NEW.id, NULL, NEW.state, NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END""",
+        f"""CREATE TRIGGER llm_jobs_legal BEFORE UPDATE OF state ON llm_jobs
+        WHEN OLD.state <> NEW.state AND NOT ({legal})
+        BEGIN SELECT RAISE(ABORT, 'llm_jobs.state: illegal transition'); END""",
+        f"""CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state
+        BEGIN {log} (NEW.id, OLD.state, NEW.state, NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END""",
+        """CREATE TRIGGER llm_jobs_epoch BEFORE UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
+        BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END""",
+    ]
