@@ -1,0 +1,506 @@
+"""Every message of the company, actor by actor: a reader sees each protocol whole.
+
+Orders are imperative (`RunJob`), facts past tense (`JobRecorded`). All are frozen, carry no secrets, and are told, never asked: a reply is a
+message to the name in `reply_to`. Times are epoch milliseconds (`_ms`), durations seconds. Messages about a job carry its `Lease`, so
+that a receiver can drop what concerns a lease it no longer holds.
+
+One job, line by line:
+
+    Dispatcher → Store         ClaimJobs                          → JobsClaimed
+    Dispatcher → JobRunner     RunJob
+    JobRunner  → RateLimiter   ReserveCall                        → CallGranted | CallDeferred
+    JobRunner  → Store         RecordIntent                       → IntentRecorded | LeaseLost
+    JobRunner  → Provider      StartCall                          → TextArrived… → CallFinished | CallFailed
+    Provider   → RateLimiter   LimitsObserved, KeyRefused         RateLimiter → Dispatcher  KeyHeld | KeyFreed
+    JobRunner  → Store         AppendChunks…, RecordOutcome       → OutcomeRecorded | LeaseLost
+    JobRunner  → RateLimiter   SettleCall
+    JobRunner  → Store         FinishJob                          → JobRecorded | LeaseLost
+    JobRunner  → Dispatcher    RunnerIdle
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..persistence.lifecycle import JobState
+from ..persistence.model import CallIntent, CallOutcome, ClaimedJob, Lease
+from .providers.model import CallError, Completion, LimitSnapshot, Request, Timeouts
+
+STORE = "store"
+DISPATCHER = "dispatcher"
+RUNNERS = "runners"
+LIMITERS = "limiters"
+PROVIDERS = "providers"
+
+
+def limiter_name(limit_key: str) -> str:
+    """The directory name of the limiter of a key."""
+    return f"limiter:{limit_key}"
+
+
+def provider_name(provider: str) -> str:
+    """The directory name of a provider's actor."""
+    return f"provider:{provider}"
+
+
+class CallRef(NamedTuple):
+    """One call of one claim of a job: what permits and in-flight calls are keyed by. `number` counts from 1 within the lease."""
+
+    job_id: int
+    epoch: int
+    number: int
+
+    @property
+    def lease(self) -> Lease:
+        """The lease it was made under."""
+        return Lease(self.job_id, self.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call takes from its limit key: one request, and this many tokens."""
+
+    tokens: int
+
+
+# --- Store -------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimJobs:
+    """Look at the board; claim for at most `slots` runners. `held` maps a model as jobs name it to how many may be claimed (0: none).
+
+    `types` are the job types that this company can run, `models` a test whether a model name can be routed. `alone`: the company is
+    idle, so a suspect may be claimed. `force` looks even if no other connection has changed the database since the last empty look.
+    """
+
+    reply_to: str
+    slots: int
+    held: Mapping[str, int]
+    alone: bool
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsClaimed:
+    """What was claimed. `suspects`: jobs wait that may only run alone. `next_due_ms`: when the board changes by time alone."""
+
+    jobs: tuple[ClaimedJob, ...]
+    suspects: bool
+    changed: bool
+    next_due_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLeases:
+    """Which of these leases no longer stand?"""
+
+    reply_to: str
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesLost:
+    """These leases are void: cancelled by a host, or rescued by another process."""
+
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RenewLeases:
+    """Extend every lease of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepBoard:
+    """Rescue the jobs of dead processes, and hand back what this process holds but nobody in `held` works on."""
+
+    held: frozenset[Lease]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseJob:
+    """Send a job back to waiting on behalf of a runner that cannot (it died, or never got it)."""
+
+    lease: Lease
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordIntent:
+    """Commit, before the request leaves, that it is about to."""
+
+    reply_to: str
+    call: CallRef
+    intent: CallIntent
+
+
+@dataclass(frozen=True, slots=True)
+class IntentRecorded:
+    """The ledger knows of the call; it may leave now. `call_id` is its row."""
+
+    call: CallRef
+    call_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordOutcome:
+    """Commit what came of a call. What was spent is booked even when the lease is lost."""
+
+    reply_to: str
+    call: CallRef
+    call_id: int
+    outcome: CallOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRecorded:
+    """The outcome is on disk: from here on it is never paid for again."""
+
+    call: CallRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveStep:
+    """Commit the value of a handler's own step."""
+
+    reply_to: str
+    lease: Lease
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StepSaved:
+    """The step's value is on disk."""
+
+    lease: Lease
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendChunks:
+    """Add pieces of streamed text: (sequence number within the lease, step, text). Answered only if the lease is lost."""
+
+    reply_to: str
+    lease: Lease
+    chunks: tuple[tuple[int, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetProgress:
+    """Note how far a job is, 0 to 100."""
+
+    lease: Lease
+    percent: int
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Verdict: done, with this JSON-ready result."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Verdict: failed for good."""
+
+    error: dict[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """Verdict: this attempt failed; try again at `run_at_ms` if attempts are left."""
+
+    error: dict[str, Any]
+    run_at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Verdict: back to waiting without a failure. `cause` is deferral (a limit) or handback (shutdown)."""
+
+    cause: str
+    reason: str
+    held_by: str | None = None
+    held_until_ms: int | None = None
+
+
+Verdict = Complete | Fail | RetryLater | Release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishJob:
+    """Commit a runner's verdict on its job."""
+
+    reply_to: str
+    lease: Lease
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecorded:
+    """The verdict is committed and the job is in `state`."""
+
+    lease: Lease
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """A write was refused because the lease is void: drop the work."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class LoadUsage:
+    """What was charged to a limit key since then, and is it on hold?"""
+
+    reply_to: str
+    limit_key: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageLoaded:
+    """The ledger's recent calls of a key as (sent at, epoch ms; tokens), and its hold if one stands."""
+
+    limit_key: str
+    entries: tuple[tuple[int, int], ...]
+    hold_until_ms: int | None
+    hold_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveHold:
+    """Keep a key's hold through restarts; `until_ms` None clears it."""
+
+    limit_key: str
+    until_ms: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUnavailable:
+    """The database refuses work (disk full, locked, gone): stop claiming. The store keeps what it was told and tries again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered:
+    """The database works again and everything told meanwhile is committed."""
+
+
+# --- RateLimiter -------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveCall:
+    """May this call go? Higher priority first."""
+
+    reply_to: str
+    call: CallRef
+    charge: Charge
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallGranted:
+    """It may, now. The permit is the CallRef; settle it, whatever happens."""
+
+    call: CallRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDeferred:
+    """Not before `until_ms`: longer than a runner should wait. The reservation is gone."""
+
+    call: CallRef
+    until_ms: int
+    limit_key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleCall:
+    """A granted call is over. `tokens`: what it really used (None: unknown, the charge stands). `sent` False: nothing left, refund it all."""
+
+    call: CallRef
+    tokens: int | None
+    sent: bool = True
+    refund_tokens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawCall:
+    """The caller no longer wants this reservation, granted or not; it was not sent."""
+
+    call: CallRef
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsObserved:
+    """A provider's reply began: the call was counted by now, and these were its headers (None: it said nothing of limits)."""
+
+    call: CallRef
+    snapshot: LimitSnapshot | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    """The provider refused this key: hold it. `retry_after` in seconds, None: not said. `scope` is a `Scope`, `kind` an `ErrorClass`."""
+
+    call: CallRef
+    kind: str
+    scope: str
+    retry_after: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeLimits:
+    """How do the limits stand? Answered with `LimitsDescribed`."""
+
+    reply_to: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsDescribed:
+    """One key's limits as a JSON-ready mapping."""
+
+    limit_key: str
+    description: dict[str, Any]
+
+
+# --- Dispatcher --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHeld:
+    """No further call of this key would be admitted before `until_ms`: claim no jobs for it."""
+
+    limit_key: str
+    until_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFreed:
+    """This many further calls of the key would be admitted soon; None: the key is not limited at the moment."""
+
+    limit_key: str
+    headroom: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerIdle:
+    """A runner has nothing to do. `done` is the lease it just ended, None when it has just started."""
+
+    runner: str
+    done: Lease | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportIn:
+    """Tell the dispatcher (a new one, which knows nothing) what you are doing: RunnerIdle or RunnerBusy."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerBusy:
+    """A runner works on this lease."""
+
+    runner: str
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """A hint that the board has changed; may be lost without changing any result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Claim nothing more. At `deadline` (seconds from now) unfinished jobs are handed back; 0 hands them back now."""
+
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Nothing is being worked on any more."""
+
+
+# --- JobRunner ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """Perform this job under its lease."""
+
+    job: ClaimedJob
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeJob:
+    """The lease is void (`LeasesLost`): abort and drop the work."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """Abort the work and send the job back to waiting, its attempt refunded (shutdown)."""
+
+    reason: str
+
+
+# --- Provider ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartCall:
+    """Make this call; its intent is on disk. Facts about it go to `reply_to`, facts about limits to its limiter."""
+
+    reply_to: str
+    call: CallRef
+    limit_key: str
+    request: Request
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class AbortCall:
+    """Close the connection of this call now. It still ends with CallFailed (cancelled)."""
+
+    call: CallRef
+
+
+@dataclass(frozen=True, slots=True)
+class TextArrived:
+    """A piece of the answer."""
+
+    call: CallRef
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallFinished:
+    """The answer is complete."""
+
+    call: CallRef
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """The call is over without an answer."""
+
+    call: CallRef
+    error: CallError

@@ -1,0 +1,130 @@
+"""What the company is configured with: typed, validated, free of secrets.
+
+`callboard.config` reads these from `callboard.toml`; a host may build them in code. Durations are seconds. Keys are named here
+(`key_env`, `key_file`), never held.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from .providers.settings import ProviderSettings
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits of one key. None: not limited on our side (what the provider's headers say still counts)."""
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    concurrency: Count | None = None
+
+
+class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Dollars per million tokens. What is None is priced as its plain counterpart (cache as input)."""
+
+    input: Annotated[float, msgspec.Meta(ge=0)]
+    output: Annotated[float, msgspec.Meta(ge=0)]
+    cache_read: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    cache_write: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An alias: what jobs call a model, and where it is. Models of one `family` share one limit key."""
+
+    provider: str
+    model: str
+    family: str | None = None
+    limits: LimitSettings | None = None
+    price: PriceSettings | None = None
+    max_output: Count | None = None
+
+
+class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pool: it grows to `max` as jobs wait and limits allow, and shrinks to `min` when runners have idled for `idle_timeout`."""
+
+    min: Annotated[int, msgspec.Meta(ge=1)] = 1
+    max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+    idle_timeout: Positive = 30.0
+    memory_mb: Count = 500
+
+
+class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Back-off between attempts: full jitter over `base`·2ⁿ, never above `cap`."""
+
+    base: Positive = 1.0
+    cap: Positive = 60.0
+
+
+class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a company of actors needs to know."""
+
+    database: str
+    runners: RunnerSettings = RunnerSettings()
+    providers: dict[str, ProviderSettings] = {}
+    models: dict[str, ModelSettings] = {}
+    limits: dict[str, LimitSettings] = {}
+    handlers: dict[str, str] = {}
+    retries: RetrySettings = RetrySettings()
+    default_model: str | None = None
+    poll_interval: Positive = 0.1
+    lease_ttl: Annotated[float, msgspec.Meta(ge=1)] = 30.0
+    sweep_interval: Positive = 1.0
+    park_after: Positive = 3.0
+    drain_timeout: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    job_timeout: Positive = 3600.0
+    first_token_timeout: Positive = 120.0
+    no_progress_timeout: Positive = 60.0
+    total_timeout: Positive = 900.0
+    max_abandoned: Count = 4
+    synchronous: str = "FULL"
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model that a job names leads. `name` is what the provider calls it."""
+
+    provider: str
+    name: str
+    limit_key: str
+    limits: LimitSettings
+    price: PriceSettings | None
+    max_output: int | None
+
+
+class UnknownModelError(LookupError):
+    """A job names a model that is neither an alias nor `provider:model` of a configured provider."""
+
+
+def route(settings: CompanySettings, model: str | None) -> Route:
+    """Resolve an alias, or a `provider:model` of a configured provider; None is the default model.
+
+    The limit key is the provider's account and the model's family. Limits given for a provider (`limits.NAME`) cover all its models
+    together, unless the model has its own.
+
+    Raises UnknownModelError, naming what is known.
+    """
+    wanted = model if model is not None else settings.default_model
+    if wanted is None:
+        raise UnknownModelError("the job names no model, and no default_model is configured")
+    alias = settings.models.get(wanted)
+    if alias is None:
+        provider, colon, name = wanted.partition(":")
+        if not colon or not name or provider not in settings.providers:
+            known = ", ".join([*settings.models, *(f"{p}:…" for p in settings.providers)]) or "none"
+            raise UnknownModelError(f"model {wanted!r} is not configured (known: {known})")
+        alias = ModelSettings(provider=provider, model=name)
+    shared = settings.limits.get(alias.provider)
+    if alias.limits is None and shared is not None:
+        limit_key, limits = alias.provider, shared
+    else:
+        limit_key, limits = f"{alias.provider}/{alias.family or alias.model}", alias.limits or LimitSettings()
+    return Route(
+        provider=alias.provider,
+        name=alias.model,
+        limit_key=limit_key,
+        limits=limits,
+        price=alias.price,
+        max_output=alias.max_output,
+    )
