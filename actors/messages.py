@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..persistence.lifecycle import JobState
-from ..persistence.model import CallIntent, CallOutcome, ClaimedJob, Lease
+from ..persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease
 from .providers.model import CallError, Completion, LimitSnapshot, Request, Timeouts
 
 STORE = "store"
@@ -68,27 +68,43 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimJobs:
-    """Look at the board; claim for at most `slots` runners. `held` maps a model as jobs name it to how many may be claimed (0: none).
+    """Look at the board and claim for at most `slots` runners, at most `quotas[lane]` from each lane and nothing from a lane not named.
 
-    `types` are the job types that this company can run, `models` a test whether a model name can be routed. `alone`: the company is
-    idle, so a suspect may be claimed. `force` looks even if no other connection has changed the database since the last empty look.
+    `alone`: the company is idle, so one suspect may be claimed by itself. `force`: look even if no other connection has changed the
+    database since the last look that found nothing.
     """
 
     reply_to: str
     slots: int
-    held: Mapping[str, int]
+    quotas: Mapping[str, int]
     alone: bool
-    force: bool = False
+    force: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsClaimed:
-    """What was claimed. `suspects`: jobs wait that may only run alone. `next_due_ms`: when the board changes by time alone."""
+    """What was claimed, and the lanes that had waiting jobs at that look (the dispatcher plans its next claim by them).
+
+    `suspects`: jobs wait that may only run alone. `next_due_ms`: when the board changes by time alone, None if it does not.
+    """
 
     jobs: tuple[ClaimedJob, ...]
+    lanes: tuple[LaneDepth, ...]
     suspects: bool
-    changed: bool
     next_due_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BoardQuiet:
+    """Answer to ClaimJobs: nothing has changed since the last look that found nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldLane:
+    """Note on the waiting jobs of a lane why nobody here can run them; they stay waiting."""
+
+    lane: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
