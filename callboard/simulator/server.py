@@ -1,0 +1,378 @@
+"""The server: connections, routes, and the playing of replies. What is played is decided in `replies.py`.
+
+One event loop owns all state. Order of a model request: journalled, counted, key, body, model, limits, fault, reply: so a request that
+the provider would refuse meets no fault, and a fault is charged against the limits as the providers charge failed requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+
+from .anthropic_messages import AnthropicMessages
+from .buckets import Limits
+from .config import SimulatorConfig
+from .faults import WHOLE, FaultError, FaultRule, choose, read_rule
+from .http import MAX_BODY_BYTES, ClientGoneError, HttpConnection, Request, WatchedProtocol
+from .journal import Journal, fingerprint, redacted
+from .openai_chat import OpenAIChat
+from .play import play
+from .replies import Reply, build_reply, plain, refusal
+from .stats import Stats
+from .wire import Call, Headers, Wire, WireError, answer_to, dump
+
+_log = logging.getLogger("callboard.simulator")
+_OPENAI, _ANTHROPIC = OpenAIChat(), AnthropicMessages()
+_COMPLETIONS: dict[str, Wire] = {"/v1/chat/completions": _OPENAI, "/v1/messages": _ANTHROPIC}
+_ADMIN = "/_simulator/"
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where the limits, windows and timestamps take their time from. The pace of a stream is real time, always."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+
+class SimulatorServer:
+    """One simulator on the running event loop. Nothing of it may be touched from another thread; `Simulator` does that safely."""
+
+    def __init__(self, config: SimulatorConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._rules: list[FaultRule] = [read_rule(rule) for rule in config.faults]
+        self._barriers: dict[FaultRule, list[asyncio.Future[None]]] = {}
+        self._limits: dict[tuple[str, str, str], Limits] = {}
+        self._stats = Stats(config.window_seconds)
+        self._journal = Journal(config.journal)
+        self._requests = 0
+        self._connections: dict[asyncio.Task[None], HttpConnection] = {}
+        self._stopping = False
+        self._server: asyncio.Server | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Bind and listen. Raises OSError when the port is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: WatchedProtocol(self._connected), "127.0.0.1", self._config.port, backlog=_BACKLOG
+        )
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._journal.started(self._clock.now_ms(), self.url)
+
+    async def stop(self) -> None:
+        """Stop listening, abort every connection and journal what was open as `stopped`."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in self._connections.values():
+            connection.abort()
+        if self._connections:
+            await asyncio.wait(list(self._connections))
+        self._journal.close()
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Return the requests seen, oldest first."""
+        return self._journal.entries()
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counts."""
+        return self._stats.report()
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the rules with their counts."""
+        return [rule.describe() for rule in self._rules]
+
+    def add_faults(self, rules: list[Any]) -> None:
+        """Append rules, all of them or none. Raises FaultError."""
+        self._rules += [read_rule(rule) for rule in rules]
+
+    def clear_faults(self) -> None:
+        """Forget all rules. Requests that a fault already holds stay held; those at a barrier are released."""
+        self._rules.clear()
+        for waiting in self._barriers.values():
+            _release(waiting)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = HttpConnection(reader, writer)
+        task = asyncio.get_running_loop().create_task(self._serve(connection))
+        self._connections[task] = connection
+        task.add_done_callback(self._connections.pop)
+
+    async def _serve(self, connection: HttpConnection) -> None:
+        try:
+            while (request := await connection.next_request()) is not None:
+                if request.path.startswith(_ADMIN):
+                    await play(connection, self._administer(request), _ignore)
+                else:
+                    await self._answer(connection, request)
+                if not connection.reusable:
+                    break
+        except ConnectionError:
+            pass
+        except h11.RemoteProtocolError as error:
+            if connection.can_reply:
+                body = dump(
+                    {
+                        "error": {
+                            "message": f"not HTTP/1.1: {error}",
+                            "type": "invalid_request_error",
+                            "param": None,
+                            "code": None,
+                        }
+                    }
+                )
+                await _last_words(connection, plain(400, body, [("connection", "close")]))
+        except Exception:  # noqa: BLE001 - one bad request must not end the server
+            _log.exception("the simulator failed on a request; its connection is aborted")
+            connection.abort()
+        finally:
+            connection.close()
+
+    async def _answer(self, connection: HttpConnection, request: Request) -> None:
+        """Answer anything but the simulator's own endpoints, journalled."""
+        self._requests += 1
+        number = self._requests
+        request_id = f"req_sim_{number}"
+        wire = _wire_of(request)
+        body = _parsed(request.body)
+        model = body.get("model") if isinstance(body, dict) else None
+        entry: dict[str, Any] = {
+            "n": number,
+            "at": self._clock.now_ms(),
+            "wire": wire.name,
+            "path": request.path,
+            "model": model if isinstance(model, str) else None,
+            "headers": redacted(request.headers),
+            "body": body,
+            "request_id": request_id,
+            "fault": None,
+        }
+        self._journal.arrived(entry, request.body)
+        exchange = _Exchange(connection, request, wire, body, entry, number, request_id, time.monotonic())
+        completion = request.path in _COMPLETIONS and request.method == "POST"
+        try:
+            if completion:
+                await self._complete(exchange)
+            else:
+                await self._list_models(exchange)
+        except ConnectionError:
+            exchange.outcome = "stopped" if self._stopping else "aborted_by_client"
+            raise
+        except BaseException:
+            exchange.outcome = "failed"
+            raise
+        finally:
+            usage = {"input_tokens": exchange.input_tokens, "output_tokens": exchange.output_tokens}
+            self._journal.ended(
+                entry,
+                status=exchange.status,
+                outcome=exchange.outcome,
+                fault=entry["fault"],
+                usage=usage,
+                ended_at=self._clock.now_ms(),
+            )
+            if completion:
+                self._stats.ended("invalid" if exchange.invalid else exchange.outcome)
+
+    async def _complete(self, exchange: _Exchange) -> None:
+        wire, now = exchange.wire, self._clock.monotonic()
+        key = wire.api_key(exchange.request.by_name)
+        account = (wire.name, fingerprint(key) if key else "", exchange.entry["model"] or "")
+        call, error = self._read(exchange, key)
+        charges = wire.charges(call) if call else {}
+        tokens = sum(amount for name, amount in charges.items() if name != "requests")
+        self._stats.attempted(account, tokens, now)
+        if call is None or error is not None:
+            assert error is not None
+            exchange.invalid = True
+            await self._refuse(exchange, error, [])
+            return
+        limits = self._limits_of(wire, account, now)
+        rejection = limits.admit(charges, now)
+        reported = wire.limit_headers(limits.levels(now), self._clock.now_ms())
+        if rejection is not None:
+            self._stats.rejected(account)
+            headers = [] if math.isinf(rejection.wait_seconds) else wire.retry_headers(rejection.wait_seconds)
+            await self._refuse(exchange, wire.too_many(rejection, call.model), headers + reported)
+            return
+        self._stats.admitted(account, tokens, now)
+        output = wire.output_dimension()
+
+        def produced(count: int) -> None:
+            exchange.output_tokens += count
+            if output is not None and count:
+                at = self._clock.monotonic()
+                limits.charge(output, count, at)
+                self._stats.produced(account, count, at)
+
+        try:
+            exchange.input_tokens = call.input_tokens
+            await self._reply(exchange, call, reported, produced)
+        finally:
+            limits.release()
+            self._stats.left(account)
+
+    async def _reply(self, exchange: _Exchange, call: Call, reported: Headers, produced: Callable[[int], None]) -> None:
+        rule = choose(self._rules, call.all_text, call.model, exchange.wire.name)
+        fault = rule.fault if rule else None
+        if rule is not None and fault is not None:
+            exchange.entry["fault"] = fault.kind
+            if fault.kind == "barrier":
+                await self._wait_at_barrier(rule, exchange.connection)
+        created = self._clock.now_ms() // 1000
+        answer = answer_to(call, self._config)
+        reply = build_reply(
+            exchange.wire, call, answer, self._config, fault, exchange.number, exchange.request_id, created
+        )
+        reply.headers += exchange.headers() + reported
+        exchange.status = reply.status if reply.has_headers else None
+        exchange.outcome = "completed" if fault is None or fault.kind in WHOLE else f"fault:{fault.kind}"
+        await play(exchange.connection, reply, produced)
+
+    def _read(self, exchange: _Exchange, key: str) -> tuple[Call | None, WireError | None]:
+        """Return the call, or why the provider would refuse it."""
+        wire = exchange.wire
+        if self._config.keys and key not in self._config.keys:
+            return None, wire.key_refused(key)
+        if exchange.request.too_large:
+            return None, WireError(413, f"Request body is larger than {MAX_BODY_BYTES} bytes.")
+        try:
+            call = wire.read(exchange.body, exchange.request.by_name)
+        except WireError as error:
+            return None, error
+        if self._config.models and call.model not in self._config.models:
+            return None, wire.model_unknown(call.model)
+        return call, None
+
+    async def _list_models(self, exchange: _Exchange) -> None:
+        request, wire = exchange.request, exchange.wire
+        key = wire.api_key(request.by_name)
+        if self._config.keys and key not in self._config.keys:
+            await self._refuse(exchange, wire.key_refused(key), [])
+        elif request.path in _COMPLETIONS or (request.path == "/v1/models" and request.method != "GET"):
+            error = WireError(405, f"Not allowed to {request.method} on {request.path}.", kind="invalid_request_error")
+            await self._refuse(exchange, error, [])
+        elif request.path == "/v1/models":
+            exchange.status, exchange.outcome = 200, "completed"
+            await play(exchange.connection, plain(200, wire.models(self._config.models), exchange.headers()), _ignore)
+        else:
+            # The codes of a 404 name a model; an unknown path has none.
+            error = WireError(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
+            await self._refuse(exchange, error, [])
+
+    async def _refuse(self, exchange: _Exchange, error: WireError, headers: Headers) -> None:
+        exchange.status, exchange.outcome = error.status, "rejected"
+        await play(
+            exchange.connection,
+            refusal(exchange.wire, error, exchange.request_id, exchange.headers() + headers),
+            _ignore,
+        )
+
+    def _limits_of(self, wire: Wire, account: tuple[str, str, str], now: float) -> Limits:
+        found = self._limits.get(account)
+        if found is None:
+            found = Limits(wire.limits(self._config), self._config.concurrency, self._config.window_seconds, now)
+            self._limits[account] = found
+        return found
+
+    async def _wait_at_barrier(self, rule: FaultRule, connection: HttpConnection) -> None:
+        """Hold a request until as many as the rule says are held; then release them all, and hold the next ones anew."""
+        waiting = self._barriers.setdefault(rule, [])
+        released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(released)
+        if len(waiting) >= rule.fault["n"]:
+            _release(waiting)
+        try:
+            await connection.wait_for(released)
+        finally:
+            if released in waiting:
+                waiting.remove(released)
+
+    def _administer(self, request: Request) -> Reply:
+        """Answer one of the simulator's own endpoints, which have no key: the server binds the loopback address only."""
+        route = (request.method, request.path.removeprefix(_ADMIN))
+        try:
+            if route == ("GET", "journal"):
+                return plain(200, dump(self.journal()), [])
+            if route == ("GET", "stats"):
+                return plain(200, dump(self.stats()), [])
+            if route == ("DELETE", "faults"):
+                self.clear_faults()
+            elif route == ("POST", "faults"):
+                rules = json.loads(request.body)
+                self.add_faults(rules if isinstance(rules, list) else [rules])
+            elif route != ("GET", "faults"):
+                return plain(
+                    404,
+                    dump({"error": {"message": f"no {request.method} {request.path} here; see docs/simulator.md"}}),
+                    [],
+                )
+            return plain(200, dump(self.faults()), [])
+        except (FaultError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            return plain(400, dump({"error": {"message": str(error)}}), [])
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """A request and what became of it."""
+
+    connection: HttpConnection
+    request: Request
+    wire: Wire
+    body: Any
+    entry: dict[str, Any]
+    number: int
+    request_id: str
+    began: float
+    status: int | None = None
+    outcome: str = "completed"
+    invalid: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def headers(self) -> Headers:
+        return self.wire.headers(self.request_id, round((time.monotonic() - self.began) * 1000))
+
+
+async def _last_words(connection: HttpConnection, reply: Reply) -> None:
+    try:
+        await play(connection, reply, _ignore)
+    except (ClientGoneError, ConnectionError, h11.LocalProtocolError):
+        return
+
+
+def _ignore(_tokens: int) -> None:
+    """Count no tokens: the reply has none."""
+
+
+def _release(waiting: list[asyncio.Future[None]]) -> None:
+    for released in waiting:
+        if not released.done():
+            released.set_result(None)
+    waiting.clear()
+
+
+def _wire_of(request: Request) -> Wire:
+    """Return whose error shape a path without a format of its own is answered in: Anthropic's requests carry its version header."""
+    found = _COMPLETIONS.get(request.path)
+    return found or (
+        _ANTHROPIC if "anthropic-version" in request.by_name or request.path.startswith("/v1/messages") else _OPENAI
+    )
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,121 @@
+"""The simulator's own count of what it was asked and what it let through, in all and in any sliding window.
+
+A client that claims to keep within a limit is judged by these counts, not by its own: *attempts* are all requests to a completion
+endpoint, the ones turned away included; *admitted* are the ones within the limits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .buckets import WindowMaximum
+
+
+class _Account:
+    """The counts of one (wire, API key, model)."""
+
+    __slots__ = (
+        "admitted_requests",
+        "admitted_tokens",
+        "in_flight",
+        "in_flight_max",
+        "rejected",
+        "requests",
+        "tokens",
+        "total",
+    )
+
+    def __init__(self, window_seconds: float) -> None:
+        self.total = self.rejected = self.in_flight = self.in_flight_max = 0
+        self.requests, self.tokens, self.admitted_requests, self.admitted_tokens = (
+            WindowMaximum(window_seconds) for _ in range(4)
+        )
+
+    def report(self) -> dict[str, int]:
+        return {
+            "requests": self.total,
+            "rejected": self.rejected,
+            "in_flight_max": self.in_flight_max,
+            "max_requests_in_window": self.requests.maximum,
+            "max_tokens_in_window": self.tokens.maximum,
+            "max_admitted_requests_in_window": self.admitted_requests.maximum,
+            "max_admitted_tokens_in_window": self.admitted_tokens.maximum,
+        }
+
+
+class Stats:
+    """All counts of one simulator. Times are monotonic seconds. Used by the server's event loop alone."""
+
+    def __init__(self, window_seconds: float) -> None:
+        self._window = window_seconds
+        self._accounts: dict[tuple[str, str, str], _Account] = {}
+        self._outcomes: dict[str, int] = {
+            "completed": 0,
+            "aborted_by_client": 0,
+            "faulted": 0,
+            "invalid": 0,
+            "rejected": 0,
+        }
+        self._in_flight = self._in_flight_max = 0
+
+    def attempted(self, account: tuple[str, str, str], tokens: int, now: float) -> None:
+        """Count a request, whatever comes of it."""
+        found = self._account(account)
+        found.total += 1
+        found.requests.add(1, now)
+        found.tokens.add(tokens, now)
+
+    def admitted(self, account: tuple[str, str, str], tokens: int, now: float) -> None:
+        """Count a request that is within the limits, and that it is open; pair it with `left`."""
+        found = self._account(account)
+        found.admitted_requests.add(1, now)
+        found.admitted_tokens.add(tokens, now)
+        found.in_flight += 1
+        found.in_flight_max = max(found.in_flight_max, found.in_flight)
+        self._in_flight += 1
+        self._in_flight_max = max(self._in_flight_max, self._in_flight)
+
+    def produced(self, account: tuple[str, str, str], tokens: int, now: float) -> None:
+        """Count output tokens that were not counted at admission."""
+        found = self._account(account)
+        found.tokens.add(tokens, now)
+        found.admitted_tokens.add(tokens, now)
+
+    def left(self, account: tuple[str, str, str]) -> None:
+        """Count that an admitted request is no longer open."""
+        self._account(account).in_flight -= 1
+        self._in_flight -= 1
+
+    def rejected(self, account: tuple[str, str, str]) -> None:
+        """Count a request that was over a limit."""
+        self._account(account).rejected += 1
+
+    def ended(self, outcome: str) -> None:
+        """Count how a request ended: a key of the report, or a fault."""
+        self._outcomes[outcome if outcome in self._outcomes else "faulted"] += 1
+
+    def report(self) -> dict[str, Any]:
+        """Return everything as JSON. The windows are of the account (wire, API key, model) that had the most, as limits are per account."""
+        accounts = [
+            {"wire": wire, "key": key, "model": model, **account.report()}
+            for (wire, key, model), account in self._accounts.items()
+        ]
+        windows = [name for name in _Account(1.0).report() if name.endswith("_in_window")]
+        return {
+            "requests": sum(account.total for account in self._accounts.values()),
+            "in_flight": self._in_flight,
+            "in_flight_max": self._in_flight_max,
+            **self._outcomes,
+            **{
+                name: max((account.report()[name] for account in self._accounts.values()), default=0)
+                for name in windows
+            },
+            "window_seconds": self._window,
+            "accounts": accounts,
+        }
+
+    def _account(self, account: tuple[str, str, str]) -> _Account:
+        found = self._accounts.get(account)
+        if found is None:
+            found = self._accounts[account] = _Account(self._window)
+        return found
