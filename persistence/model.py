@@ -96,13 +96,17 @@ class CallOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of an answer as it was streamed. `epoch` rises when the job's attempt restarted: what came before it is void."""
+    """A piece of an answer as it was streamed. `epoch` rises when the job's attempt restarted: what came before it is void.
+
+    `restarted` is set by a stream on the first chunk of a newer epoch than the reader has seen: what it showed so far is void.
+    """
 
     epoch: int
     seq: int
     step: str
     text: str
     at: int
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,9 +161,21 @@ class JobRow:
 
 
 class LaneDepth(NamedTuple):
-    """Waiting jobs that are alike to the dispatcher. `model` is None for jobs that name none."""
+    """Waiting jobs that are alike to the dispatcher. `model` is None for jobs that name none.
+
+    `waiting` counts them up to the cap of the look (`claims.lanes`), the held ones included.
+    """
 
     lane: str
     queue: str
     type: str
     model: str | None
+    waiting: int
+
+
+class LimitHold(NamedTuple):
+    """A limit key that admits nothing before `until` (epoch milliseconds)."""
+
+    key: str
+    until: int
+    reason: str

@@ -4,7 +4,8 @@ Rules (docs/architecture.md): INTEGER epoch milliseconds everywhere; values boun
 chunks beside them; one partial index per hot state. Money is in nano-dollars (1e-9 $), NULL where unknown.
 
 Every change of `llm_jobs.state` appends a row to `llm_job_transitions` by trigger, in the same statement, whoever makes it and in whatever
-language; a move that `lifecycle` does not allow, or a lease epoch that falls, aborts its transaction.
+language; a move that `lifecycle` does not allow, or a lease epoch that falls, aborts its transaction. A job that leaves `active` with a call
+still open leaves that call's outcome unknown, until someone who knows it says so.
 """
 
 from sqlalchemy import (
@@ -32,6 +33,17 @@ metadata = MetaData()
 
 _NOW = text("(CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER))")
 _STATES = ", ".join(f"'{state}'" for state in JobState)
+
+# Checked here, not only by the client, so that a claim never meets options it cannot read, whoever wrote them.
+_DURATIONS = ("first_token_timeout", "no_progress_timeout", "total_timeout", "job_timeout")
+_OPTIONS = " AND ".join(
+    [
+        "json_valid(options)",
+        "json_type(options) = 'object'",
+        "coalesce(json_extract(options, '$.on_unknown'), 'retry') IN ('retry', 'park')",
+        *(f"coalesce(json_type(options, '$.{name}'), 'null') IN ('null', 'integer', 'real')" for name in _DURATIONS),
+    ]
+)
 
 
 def _job_id(**kwargs: bool) -> Column[int]:
@@ -80,7 +92,9 @@ jobs = Table(
     CheckConstraint("max_attempts BETWEEN 1 AND 1000", name="max_attempts_range"),
     CheckConstraint("failures >= 0 AND losses >= 0 AND deferrals >= 0 AND attempt >= 0", name="counters_positive"),
     CheckConstraint("(state = 'delayed') = (run_at IS NOT NULL)", name="run_at_when_delayed"),
-    CheckConstraint("(state = 'active') = (lease_owner IS NOT NULL AND lease_until IS NOT NULL)", name="lease_when_active"),
+    CheckConstraint(
+        "(state = 'active') = (lease_owner IS NOT NULL AND lease_until IS NOT NULL)", name="lease_when_active"
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -89,6 +103,9 @@ Index("llm_jobs_waiting", jobs.c.lane, jobs.c.priority.desc(), jobs.c.id, sqlite
 Index("llm_jobs_delayed", jobs.c.run_at, sqlite_where=text("state = 'delayed'"))
 Index("llm_jobs_active", jobs.c.lease_owner, jobs.c.lease_until, sqlite_where=text("state = 'active'"))
 Index("llm_jobs_start_by", jobs.c.start_by, sqlite_where=text("state = 'waiting' AND start_by IS NOT NULL"))
+Index("llm_jobs_held", jobs.c.held_until, sqlite_where=text("state = 'waiting' AND held_until IS NOT NULL"))
+# The few that were in flight when a process died: they are claimed one at a time, so they are looked up apart.
+Index("llm_jobs_suspect", jobs.c.losses, sqlite_where=text("state = 'waiting' AND losses > 0"))
 Index("llm_jobs_tag", jobs.c.tag, jobs.c.state, sqlite_where=text("tag IS NOT NULL"))
 Index("llm_jobs_failed", jobs.c.id, sqlite_where=text("state = 'failed'"))
 
@@ -98,7 +115,7 @@ job_data = Table(
     _job_id(primary_key=True),
     Column("description", Text),
     Column("data", Text, CheckConstraint("json_valid(data)", name="data_json"), nullable=False, server_default="{}"),
-    Column("options", Text, CheckConstraint("json_valid(options)", name="options_json"), nullable=False, server_default="{}"),
+    Column("options", Text, CheckConstraint(_OPTIONS, name="options_known"), nullable=False, server_default="{}"),
 )
 
 job_results = Table(
@@ -138,6 +155,9 @@ chunks = Table(
     sqlite_with_rowid=False,
 )
 
+# superseded: it completed and was paid for, but another completion of its step was stored first.
+_CALL_STATES = "state IN ('open', 'completed', 'superseded', 'failed', 'unknown')"
+
 calls = Table(
     "llm_calls",
     metadata,
@@ -150,7 +170,7 @@ calls = Table(
     Column("provider", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("limit_key", Text, nullable=False),
-    Column("state", Text, CheckConstraint("state IN ('open', 'completed', 'failed', 'unknown')", name="call_state"), nullable=False),
+    Column("state", Text, CheckConstraint(_CALL_STATES, name="call_state"), nullable=False),
     Column("reserved_tokens", Integer, nullable=False),
     Column("reserved_cost", Integer),
     Column("sent_at", Integer, nullable=False),
@@ -221,6 +241,8 @@ def trigger_statements() -> list[str]:
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.state: illegal transition'); END""",
         f"""CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state
         BEGIN {log} (NEW.id, OLD.state, NEW.state, NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END""",
+        """CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END""",
         """CREATE TRIGGER llm_jobs_epoch BEFORE UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END""",
     ]

@@ -1,0 +1,254 @@
+"""What becomes of a claimed job: one function per transition, and every one of them fenced.
+
+Each is called inside the caller's write transaction (`with connection.write():`). The fence is `id = ? AND lease_epoch = ? AND state =
+'active'`: the epoch rises at every claim and every release, so whoever lost the job, however late it wakes, changes nothing, and is told
+so by False or None. The row of the transitions log is written by the database itself (`schema.trigger_statements`).
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from sqlalchemy import bindparam, case, func, select, text, update
+
+from .engine import Connection
+from .json_text import clean, dumps
+from .ledger import STORE_RESULT, lease_stands
+from .lifecycle import JobState
+from .model import Lease
+from .schema import jobs
+from .sql import NULL, Prepared, lit
+
+_fence = (jobs.c.id == bindparam("job_id"), jobs.c.lease_epoch == bindparam("epoch"), jobs.c.state == lit("active"))
+_by = {"updated_at": bindparam("now"), "changed_by": bindparam("actor")}
+_unleased = {"lease_owner": NULL, "lease_until": NULL, "alone": lit(0)}
+# Going back to be claimed again, a job takes a new epoch at once. One that ends keeps it, so that its log and chunks read as one attempt.
+_next_epoch = jobs.c.lease_epoch + lit(1)
+
+_COMPLETE = Prepared(
+    update(jobs)
+    .where(*_fence)
+    .values(state=lit("completed"), progress=lit(100), finished_at=bindparam("now"), reason=NULL, **_by, **_unleased)
+)
+
+_FAIL = Prepared(
+    update(jobs)
+    .where(*_fence)
+    .values(
+        state=lit("failed"),
+        failures=jobs.c.failures + bindparam("failed"),
+        losses=jobs.c.losses + bindparam("lost"),
+        finished_at=bindparam("now"),
+        reason=bindparam("reason"),
+        **_by,
+        **_unleased,
+    )
+)
+
+_spent = jobs.c.failures + lit(1) >= jobs.c.max_attempts
+
+_RETRY = Prepared(
+    update(jobs)
+    .where(*_fence)
+    .values(
+        state=case((_spent, lit("failed")), else_=lit("delayed")),
+        lease_epoch=case((_spent, jobs.c.lease_epoch), else_=_next_epoch),
+        failures=jobs.c.failures + lit(1),
+        run_at=case((_spent, NULL), else_=bindparam("run_at")),
+        finished_at=case((_spent, bindparam("now"))),
+        reason=bindparam("reason"),
+        **_by,
+        **_unleased,
+    )
+    .returning(jobs.c.state)
+)
+
+_BACK = Prepared(
+    update(jobs)
+    .where(*_fence)
+    .values(
+        state=lit("waiting"),
+        lease_epoch=_next_epoch,
+        losses=jobs.c.losses + bindparam("lost"),
+        deferrals=jobs.c.deferrals + bindparam("deferred"),
+        held_by=bindparam("held_by"),
+        held_until=bindparam("held_until"),
+        reason=bindparam("reason"),
+        **_by,
+        **_unleased,
+    )
+)
+
+_STANDING = Prepared(
+    text("""
+    SELECT alone, EXISTS (
+        SELECT 1 FROM llm_calls JOIN llm_job_data ON llm_job_data.job_id = llm_calls.job_id
+        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND json_extract(options, '$.on_unknown') = 'park'
+    )
+    FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    """)
+)
+
+_CHUNK = Prepared(
+    text("""
+    INSERT INTO llm_job_chunks (job_id, epoch, seq, step, text, at)
+    SELECT id, lease_epoch, :seq, :step, :text, :now FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    ON CONFLICT DO NOTHING
+    """)
+)
+
+_PROGRESS = Prepared(
+    update(jobs)
+    .where(*_fence)
+    .values(
+        progress=func.max(jobs.c.progress, bindparam("percent")),
+        progress_message=func.coalesce(bindparam("message"), jobs.c.progress_message),
+        updated_at=bindparam("now"),
+    )
+)
+
+
+def complete(c: Connection, lease: Lease, result: Any, now: int, actor: str) -> bool:
+    """The job is done, with this JSON-ready result."""
+    if c.change(_COMPLETE, {"job_id": lease.job_id, "epoch": lease.epoch, "now": now, "actor": actor}) != 1:
+        return False
+    c.change(STORE_RESULT, {"job_id": lease.job_id, "result": dumps(result), "error": None})
+    return True
+
+
+def fail(c: Connection, lease: Lease, error: dict[str, Any], now: int, actor: str, reason: str) -> bool:
+    """The job has failed for good, whatever attempts it had left. `error` is kept as JSON, by convention with `class` and `message`."""
+    return _fail(c, lease, error, now, actor, reason, failed=1, lost=0)
+
+
+def retry_later(
+    c: Connection, lease: Lease, error: dict[str, Any], run_at: int, now: int, actor: str, reason: str
+) -> JobState | None:
+    """This attempt failed: delayed until `run_at` (epoch milliseconds), or failed if it was the last. None if the lease is lost.
+
+    The error is kept either way, so that a reader sees why the job is tried again.
+    """
+    rows = c.run(
+        _RETRY,
+        {
+            "job_id": lease.job_id,
+            "epoch": lease.epoch,
+            "run_at": run_at,
+            "now": now,
+            "actor": actor,
+            "reason": clean(reason),
+        },
+    )
+    if not rows:
+        return None
+    c.change(STORE_RESULT, {"job_id": lease.job_id, "result": None, "error": dumps(error)})
+    return JobState(rows[0][0])
+
+
+def release(
+    c: Connection,
+    lease: Lease,
+    *,
+    cause: Literal["loss", "deferral", "handback"],
+    reason: str,
+    now: int,
+    actor: str,
+    held_by: str | None = None,
+    held_until: int | None = None,
+) -> JobState | None:
+    """Send the job back to waiting without a failure; where it went, or None if the lease is lost.
+
+    `cause`: its runner died ("loss", counted), a limit makes it wait ("deferral", counted; `held_by` says which and `held_until` until
+    when), or the worker stops ("handback"). It fails instead where a loss convicts it as poison (it ran alone), or where it has a call
+    whose outcome is now unknown and asked to be parked for that.
+    """
+    return take_back(c, lease, cause=cause, reason=reason, now=now, actor=actor, held_by=held_by, held_until=held_until)
+
+
+def take_back(
+    c: Connection,
+    lease: Lease,
+    *,
+    cause: Literal["loss", "deferral", "handback"],
+    reason: str,
+    now: int,
+    actor: str,
+    held_by: str | None = None,
+    held_until: int | None = None,
+) -> JobState | None:
+    """`release`, under the name the rescuer knows it by."""
+    standing = c.run(_STANDING, {"job_id": lease.job_id, "epoch": lease.epoch})
+    if not standing:
+        return None
+    alone, park = standing[0]
+    lost = int(cause == "loss")
+    if park:
+        message = f"a call may or may not have happened when its work ended: {reason}"
+        _fail(
+            c,
+            lease,
+            {"class": "unknown_outcome", "message": message},
+            now,
+            actor,
+            f"parked for review: {message}",
+            failed=0,
+            lost=lost,
+        )
+        return JobState.FAILED
+    if alone and lost:
+        message = f"its process or runner died while it ran alone: {reason}"
+        _fail(c, lease, {"class": "poison", "message": message}, now, actor, f"poison: {message}", failed=0, lost=lost)
+        return JobState.FAILED
+    c.change(
+        _BACK,
+        {
+            "job_id": lease.job_id,
+            "epoch": lease.epoch,
+            "lost": lost,
+            "deferred": int(cause == "deferral"),
+            "held_by": held_by,
+            "held_until": held_until,
+            "reason": clean(reason),
+            "now": now,
+            "actor": actor,
+        },
+    )
+    return JobState.WAITING
+
+
+def _fail(
+    c: Connection, lease: Lease, error: dict[str, Any], now: int, actor: str, reason: str, *, failed: int, lost: int
+) -> bool:
+    params = {
+        "job_id": lease.job_id,
+        "epoch": lease.epoch,
+        "failed": failed,
+        "lost": lost,
+        "now": now,
+        "actor": actor,
+        "reason": clean(reason),
+    }
+    if c.change(_FAIL, params) != 1:
+        return False
+    c.change(STORE_RESULT, {"job_id": lease.job_id, "result": None, "error": dumps(error)})
+    return True
+
+
+def append_chunks(c: Connection, lease: Lease, chunks: Iterable[tuple[int, str, str]], now: int) -> bool:
+    """Add pieces of streamed text: (sequence number within the lease, step, text). Adding one again changes nothing."""
+    rows = [
+        {"job_id": lease.job_id, "epoch": lease.epoch, "seq": seq, "step": step, "text": clean(piece), "now": now}
+        for seq, step, piece in chunks
+    ]
+    return c.change_many(_CHUNK, rows) == len(rows) or lease_stands(c, lease)
+
+
+def set_progress(c: Connection, lease: Lease, percent: int, message: str | None, now: int) -> bool:
+    """Note how far the job is. Within an attempt it never goes down; outside 0 to 100 it is clamped."""
+    params = {
+        "job_id": lease.job_id,
+        "epoch": lease.epoch,
+        "percent": min(100, max(0, percent)),
+        "message": None if message is None else clean(message),
+        "now": now,
+    }
+    return c.change(_PROGRESS, params) == 1
