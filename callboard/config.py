@@ -161,20 +161,23 @@ def load_config(
     for setting in scalar_settings():
         value = env.get(setting.variable)
         if value:
-            _put(raw, tuple(setting.key.split(".")), value, file, sources, setting.variable)
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            _put(raw, tuple(key.split(".")), value, file, sources, f"option {key}")
+            _put(raw, tuple(setting.key.split(".")), value, str(file), sources, setting.variable)
+    _apply(overrides, raw, str(file), sources)
     return _checked(raw, str(file), sources, env_names={setting.variable for setting in scalar_settings()})
 
 
-def config_from_json(text: str | bytes, *, source: str = "the configuration on stdin") -> Config:
-    """Read back what `Config.to_json` wrote. Raises ConfigError."""
+def config_from_json(
+    text: str | bytes, *, overrides: Mapping[str, Any] | None = None, source: str = "the configuration on stdin"
+) -> Config:
+    """Read back what `Config.to_json` wrote, with `overrides` as in `load_config`. Raises ConfigError."""
     try:
         raw = json.loads(text)
     except ValueError as error:
         raise ConfigError(source, f"not JSON: {error}") from error
-    return _checked(raw, source, {}, builtins=False)
+    sources: dict[_Path, str] = {}
+    if isinstance(raw, dict):
+        _apply(overrides, raw, source, sources)
+    return _checked(raw, source, sources, builtins=False)
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------------------------
@@ -195,7 +198,13 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _put(raw: dict[str, Any], path: _Path, value: Any, file: Path, sources: dict[_Path, str], source: str) -> None:
+def _apply(overrides: Mapping[str, Any] | None, raw: dict[str, Any], file: str, sources: dict[_Path, str]) -> None:
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _put(raw, tuple(key.split(".")), value, file, sources, f"option {key}")
+
+
+def _put(raw: dict[str, Any], path: _Path, value: Any, file: str, sources: dict[_Path, str], source: str) -> None:
     table = raw
     for part in path[:-1]:
         table = table.setdefault(part, {})

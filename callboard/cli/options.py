@@ -1,6 +1,6 @@
 """What commands share: options that change settings, and opening the board."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,11 +31,9 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
-def read_config(config_path: str | None, database: str | None, **overrides: Any) -> Config:
-    """Read the configuration with this command's options on top. Keyword names are dotted keys with `__` for the dot."""
-    return load_config(
-        config_path, overrides={"database": database, **{k.replace("__", "."): v for k, v in overrides.items()}}
-    )
+def read_config(config_path: str | None, database: str | None, options: Mapping[str, Any] | None = None) -> Config:
+    """Read the configuration with this command's options, by dotted key, on top."""
+    return load_config(config_path, overrides={"database": database, **(options or {})})
 
 
 def open_queue(config: Config, *, create: bool = False) -> "JobQueue":
