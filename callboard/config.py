@@ -105,6 +105,7 @@ class Config(CompanySettings, frozen=True, kw_only=True, forbid_unknown_fields=T
     default_model: str | None = DEFAULT_MODEL
     providers: dict[str, ProviderSettings] = msgspec.field(default_factory=_builtin_providers)
     models: dict[str, ModelSettings] = msgspec.field(default_factory=_builtin_models)
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -446,13 +447,9 @@ def _expected(kind: Any) -> str:
 
 
 def _bounds(meta: msgspec.Meta) -> str:
-    parts = [
-        (meta.ge, "of at least"),
-        (meta.gt, "above"),
-        (meta.le, "at most"),
-        (meta.lt, "below"),
-    ]
-    return "".join(f" {word} {bound}" for bound, word in parts if bound is not None)
+    if meta.ge is not None:
+        return f" from {meta.ge} to {meta.le}" if meta.le is not None else f" of at least {meta.ge}"
+    return f" above {meta.gt}" if meta.gt is not None else ""
 
 
 def _is_plain(reason: str) -> bool:

@@ -1,0 +1,53 @@
+"""The table of settings in docs/configuration.md, made from the settings' own types so that it cannot fall behind (a test compares them).
+
+python -m callboard.cli.settings_table
+"""
+
+import sys
+from typing import Any
+
+from callboard.config import describe_type, scalar_settings
+
+MEANINGS: dict[str, str] = {
+    "database": "the board: an SQLite URL or a path",
+    "runners.min": "runners kept ready",
+    "runners.max": "jobs at once, at most",
+    "runners.idle_timeout": "seconds before a runner above `min` that has nothing to do is let go",
+    "runners.memory_mb": "the pool stops growing at this many MB of the process",
+    "retries.base": "seconds: the first back-off is random between 0 and this, doubled with each failure",
+    "retries.cap": "seconds: no back-off is longer",
+    "default_model": "for jobs that name none: an alias, or `provider:model`",
+    "poll_interval": "seconds between looks at the board",
+    "lease_ttl": "seconds without renewal until a job counts as lost (a dead process on this machine is noticed at once)",
+    "sweep_interval": "seconds between looks for lost jobs",
+    "park_after": "seconds: a job that must wait longer for a limit leaves its runner",
+    "drain_timeout": "seconds that running jobs are given to finish when the worker is told to stop",
+    "job_timeout": "seconds for one attempt of a job",
+    "first_token_timeout": "seconds from sending a call to the first piece of its answer",
+    "no_progress_timeout": "seconds between two pieces of an answer; keep-alives do not count",
+    "total_timeout": "seconds for one call",
+    "max_abandoned": "hung handler threads left behind before the worker gives up (exit code 70)",
+    "synchronous": '"FULL": what was committed survives a power cut. "NORMAL": faster, and the last moments may not',
+    "profile": '"solo": one job at a time. "pool": between `runners.min` and `runners.max`',
+    "log_level": "of the worker process",
+    "log_format": "of the worker process: lines of text, or one JSON object a line",
+}
+
+
+def markdown() -> str:
+    """Make the table."""
+    lines = ["| key | environment | expected | default | meaning |", "|---|---|---|---|---|"]
+    for setting in scalar_settings():
+        meaning = MEANINGS[setting.key]
+        lines.append(
+            f"| `{setting.key}` | `{setting.variable}` | {describe_type(setting.type)} | {_default(setting.default)} | {meaning} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None else f"`{value}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
