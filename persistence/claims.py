@@ -10,7 +10,6 @@ time, alone, and only a loss while alone convicts one as poison.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from sqlalchemy import bindparam, func, or_, select, text, update
 

@@ -8,7 +8,7 @@ so by False or None. The row of the transitions log is written by the database i
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, case, func, select, text, update
+from sqlalchemy import bindparam, case, func, text, update
 
 from .engine import Connection
 from .json_text import clean, dumps
@@ -19,8 +19,8 @@ from .schema import jobs
 from .sql import NULL, Prepared, lit
 
 _fence = (jobs.c.id == bindparam("job_id"), jobs.c.lease_epoch == bindparam("epoch"), jobs.c.state == lit("active"))
-_by = {"updated_at": bindparam("now"), "changed_by": bindparam("actor")}
-_unleased = {"lease_owner": NULL, "lease_until": NULL, "alone": lit(0)}
+_by: dict[str, Any] = {"updated_at": bindparam("now"), "changed_by": bindparam("actor")}
+_unleased: dict[str, Any] = {"lease_owner": NULL, "lease_until": NULL, "alone": lit(0)}
 # Going back to be claimed again, a job takes a new epoch at once. One that ends keeps it, so that its log and chunks read as one attempt.
 _next_epoch = jobs.c.lease_epoch + lit(1)
 

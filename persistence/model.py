@@ -1,6 +1,6 @@
 """What the board's rows look like to those who read them: frozen records shared by the store, the actors and the host's client."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from .lifecycle import TERMINAL_STATES, JobState
@@ -108,6 +108,10 @@ class Chunk:
     at: int
     restarted: bool = False
 
+    def as_restart(self) -> "Chunk":
+        """The same chunk, marked as the first of an answer begun anew."""
+        return replace(self, restarted=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
@@ -158,6 +162,50 @@ class JobRow:
     def finished(self) -> bool:
         """Whether the job is in a terminal state."""
         return self.state in TERMINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """A call as a reader of the ledger sees it. `state`: open, completed, superseded, failed or unknown. Cost in nano-dollars, None: unknown."""
+
+    id: int
+    job_id: int
+    epoch: int
+    attempt: int
+    step: str
+    fingerprint: str
+    provider: str
+    model: str
+    limit_key: str
+    state: str
+    reserved_tokens: int
+    reserved_cost: int | None
+    sent_at: int
+    finished_at: int | None
+    first_token_ms: int | None
+    input_uncached: int | None
+    cache_read: int | None
+    cache_write: int | None
+    output_visible: int | None
+    output_reasoning: int | None
+    cost: int | None
+    finish: str | None
+    request_id: str | None
+    error_class: str | None
+    error: dict[str, Any] | None
+
+
+class UsageTotals(NamedTuple):
+    """Sums over calls. `cost` in nano-dollars over those with a known price, None if there is none; `unpriced`: answered calls without one."""
+
+    calls: int
+    input_uncached: int
+    cache_read: int
+    cache_write: int
+    output_visible: int
+    output_reasoning: int
+    cost: int | None
+    unpriced: int
 
 
 class LaneDepth(NamedTuple):

@@ -46,8 +46,10 @@ _OPTIONS = " AND ".join(
 )
 
 
-def _job_id(**kwargs: bool) -> Column[int]:
-    return Column("job_id", Integer, ForeignKey("llm_jobs.id", ondelete="CASCADE"), nullable=False, **kwargs)
+def _job_id(*, primary_key: bool = False) -> Column[int]:
+    return Column(
+        "job_id", Integer, ForeignKey("llm_jobs.id", ondelete="CASCADE"), nullable=False, primary_key=primary_key
+    )
 
 
 jobs = Table(

@@ -24,7 +24,7 @@ def lit(value: int | str) -> ColumnElement[Any]:
 
 
 NULL = null()
-NO_OFFSET = literal_column("0")
+NO_OFFSET: ColumnElement[Any] = literal_column("0")
 """For `.offset()` after `.limit()`: the dialect would otherwise bind a constant."""
 
 

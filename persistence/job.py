@@ -1,0 +1,148 @@
+"""One job in a host's hand: its state, its result, waiting for it, and reading along while it is written."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .errors import JobCancelledError, JobFailedError, JobNotFinishedError, WaitTimeoutError
+from .lifecycle import JobState
+from .model import CallRecord, Chunk, JobRow, Transition
+
+if TYPE_CHECKING:
+    from .job_queue import JobQueue
+
+_UNCHANGED_LOOKS = 50  # after so many quiet looks, look for real: a lost hint costs a second, never the answer
+
+
+class Job:
+    """A job on the board. Any thread; every look reads the database, except that an ended job is remembered until `refresh`.
+
+    Every property and method may raise a `DatabaseError`, and `JobNotFoundError` if the job was deleted.
+    """
+
+    def __init__(self, queue: "JobQueue", job_id: int, row: JobRow | None = None) -> None:
+        self._queue = queue
+        self._id = job_id
+        self._ended = row if row is not None and row.finished else None
+
+    def __repr__(self) -> str:
+        return f"<Job {self._id}>"
+
+    @property
+    def id(self) -> int:
+        """The job's id, never given to another."""
+        return self._id
+
+    def row(self) -> JobRow:
+        """Everything in the job's row."""
+        if self._ended is not None:
+            return self._ended
+        row = self._queue.row(self._id)
+        if row.finished:
+            self._ended = row
+        return row
+
+    def refresh(self) -> "Job":
+        """Forget that the job had ended: someone may have sent it back. Returns itself."""
+        self._ended = None
+        return self
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is in its life."""
+        return self.row().state
+
+    @property
+    def result(self) -> Any:
+        """The result of a completed job. Raises JobFailedError, JobCancelledError, or JobNotFinishedError if it has none yet."""
+        row = self.row()
+        match row.state:
+            case JobState.COMPLETED:
+                return self._queue.outcome(self._id)[0]
+            case JobState.FAILED:
+                raise JobFailedError(self._id, self.error, row.reason)
+            case JobState.CANCELLED:
+                raise JobCancelledError(f"job {self._id} was cancelled: {row.reason or 'no reason was given'}")
+        raise JobNotFinishedError(f"job {self._id} is {row.state}: wait() for it first")
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """What is stored of the last failure, also while the job is to be tried again. None if there was none."""
+        return self._queue.outcome(self._id)[1]
+
+    @property
+    def data(self) -> Any:
+        """What the job was given."""
+        return self._queue.body(self._id)[1]
+
+    @property
+    def description(self) -> str | None:
+        """What the host said of it."""
+        return self._queue.body(self._id)[0]
+
+    def wait(self, timeout: float | None = None) -> "Job":
+        """Wait until the job has ended, well or badly, and return itself; only reading `result` raises what it failed of.
+
+        `timeout` in seconds, None waits for ever. Raises WaitTimeoutError.
+        """
+        for quiet in self._looks(timeout):
+            if not quiet and self.row().finished:
+                return self
+        raise WaitTimeoutError(f"job {self._id} is still {self.state} after {timeout:g} s")
+
+    def stream(self, after: Chunk | None = None, timeout: float | None = None) -> Iterator[Chunk]:
+        """Yield the text as it is written: what is there already, then what follows, until the job has ended.
+
+        A chunk with `restarted` begins the answer anew: what came before it is void. `after` continues where an earlier reader stopped.
+        Ends without raising however the job ends. `timeout` in seconds, for the whole of it. Raises WaitTimeoutError.
+        """
+        epoch, seq = (after.epoch, after.seq) if after is not None else (-1, -1)
+        for quiet in self._looks(timeout):
+            if quiet:
+                continue
+            ended = self.row().finished  # before the chunks: all of them were committed by the time it ended
+            while pieces := self._queue.chunks_after(self._id, epoch, seq):
+                for piece in pieces:
+                    yield piece.as_restart() if piece.epoch > epoch >= 0 else piece
+                    epoch, seq = piece.epoch, piece.seq
+            if ended:
+                return
+        raise WaitTimeoutError(f"job {self._id} is still {self.state} after {timeout:g} s")
+
+    def _looks(self, timeout: float | None) -> Iterator[bool]:
+        """Pace a wait: yields at once and then after every pause, True where nobody has changed the database since the last look."""
+        queue = self._queue
+        deadline = None if timeout is None else queue.monotonic() + timeout
+        mark: object = None
+        unchanged = 0
+        while True:
+            before, mark = mark, queue.change_mark()
+            unchanged = unchanged + 1 if mark is not None and mark == before else 0
+            yield unchanged % _UNCHANGED_LOOKS != 0
+            if deadline is not None and queue.monotonic() >= deadline:
+                return
+            queue.sleep(queue.poll_interval)
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """Cancel the job wherever it runs; False if it had ended. A call in flight is aborted within a poll of its worker."""
+        return self._queue.cancel(self._id, reason)
+
+    def retry(self, reason: str | None = None) -> bool:
+        """Send a failed or cancelled job back to waiting; False if it is neither. Steps it completed are not paid for again."""
+        self._ended = None
+        return self._queue.retry(self._id, reason)
+
+    def transitions(self) -> list[Transition]:
+        """The job's log, oldest first."""
+        return self._queue.transitions(self._id)
+
+    def calls(self) -> list[CallRecord]:
+        """The job's calls in the ledger, oldest first."""
+        return self._queue.calls(self._id)
+
+    def chunks(self) -> list[Chunk]:
+        """All text of all attempts, oldest first."""
+        return self._queue.chunks(self._id)
+
+    def why(self) -> str:
+        """Why the job is where it is, in a sentence."""
+        return self._queue.why(self._id)
