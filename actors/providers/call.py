@@ -1,0 +1,398 @@
+"""One call from its first byte to its one terminal event. Everything here runs in the engine's event-loop thread.
+
+Whatever goes wrong ends as a value: transport errors, cancellations and deadlines are turned into `CallError` at the place where it is
+known whether bytes had left and what had arrived, because that decides whether the call may have been paid for.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .adapter import Adapter, StreamDecoder
+from .errors import clean, malformed
+from .keys import KeyUnavailableError, Secret, redact, resolve_key
+from .model import Billed, CallError, Completion, ErrorClass, LimitSnapshot, Request, Scope, Timeouts
+from .settings import ProviderSettings
+from .sse import EventTooLargeError, SSEDecoder
+from .transport import Sending
+from .urls import UnsafeURLError
+
+if TYPE_CHECKING:
+    from .http_client import HttpClient, Reply
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BODY_BYTES = 64 * 1024
+DRAIN_SECONDS = 1.0
+"""How long after the answer's end the reply may take to end too, so that its connection can be used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text arrived: all that one read from the network held."""
+
+    call_key: Hashable
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is complete. Terminal."""
+
+    call_key: Hashable
+    completion: Completion
+    limits: LimitSnapshot | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """There is no complete answer, and why. Terminal."""
+
+    call_key: Hashable
+    error: CallError
+    limits: LimitSnapshot | None
+
+
+CallEvent = Text | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What the calls of one provider share."""
+
+    settings: ProviderSettings
+    adapter: Adapter
+    client: "HttpClient"
+    environ: Mapping[str, str]
+    now_ms: Callable[[], int]
+
+
+class Deadlines:
+    """The three deadlines of a call behind one timer, which is only moved when it fires: progress costs an assignment."""
+
+    def __init__(self, timeouts: Timeouts, on_expiry: Callable[[], object]) -> None:
+        self.expired: str | None = None
+        self.first_progress_at: float | None = None
+        self._timeouts = timeouts
+        self._on_expiry = on_expiry
+        self._loop = asyncio.get_running_loop()
+        self.started_at = self._progress_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._arm()
+
+    def touch(self) -> None:
+        """Note progress."""
+        self._progress_at = self._loop.time()
+        if self.first_progress_at is None:
+            self.first_progress_at = self._progress_at
+            self._arm()  # the next deadline may be earlier than the one the timer waits for
+
+    def stop(self) -> None:
+        """No deadline counts any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def elapsed_ms(self, at: float | None = None) -> int:
+        """Return milliseconds from the start to `at` (loop time), or to now."""
+        return round(((self._loop.time() if at is None else at) - self.started_at) * 1000)
+
+    def _due(self) -> tuple[float, str] | None:
+        limits = self._timeouts
+        waiting = self.first_progress_at is None
+        name, seconds = ("first_token", limits.first_token) if waiting else ("no_progress", limits.no_progress)
+        due = [(self.started_at + limits.total, "total")] if limits.total is not None else []
+        if seconds is not None:
+            due.append((self._progress_at + seconds, name))
+        return min(due, default=None)
+
+    def _arm(self) -> None:
+        self.stop()
+        due = self._due()
+        if due is not None:
+            self._timer = self._loop.call_at(due[0], self._check)
+
+    def _check(self) -> None:
+        due = self._due()
+        # A timer may fire within the clock's resolution before its time, so "now or earlier" is asked with a grain of tolerance.
+        if due is not None and due[0] <= self._loop.time() + 0.001:
+            self.expired = due[1]
+            self.stop()
+            self._on_expiry()
+        else:
+            self._arm()
+
+
+class Call:
+    """The state of one submitted call."""
+
+    def __init__(
+        self, key: Hashable, request: Request, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
+    ) -> None:
+        self.key = key
+        self.request = request
+        self.timeouts = timeouts
+        self.task: asyncio.Task[None] | None = None
+        self.over = False
+        self.why_cancelled = "the call was aborted"
+        self._on_event = on_event
+        self._pending: list[str] = []
+
+    def add_text(self, pieces: list[str]) -> None:
+        """Collect text; it goes out as one event as soon as the loop is free, that is when this network read is used up."""
+        if pieces and not self._pending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending += pieces
+
+    def end(self, outcome: Completion | CallError, limits: LimitSnapshot | None) -> None:
+        """Send the terminal event, once; later calls do nothing."""
+        if self.over:
+            return
+        self._flush()
+        self.over = True
+        if isinstance(outcome, Completion):
+            self._emit(Finished(self.key, outcome, limits))
+        else:
+            self._emit(Failed(self.key, outcome, limits))
+
+    def cancel(self) -> None:
+        """Cancel the task, if it runs."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def _flush(self) -> None:
+        if self._pending and not self.over:
+            text = "".join(self._pending)
+            self._pending = []
+            self._emit(Text(self.key, text))
+
+    def _emit(self, event: CallEvent) -> None:
+        try:
+            self._on_event(event)
+        except Exception as error:  # noqa: BLE001 - a listener's bug must not cost the other calls their loop
+            # Where, but not what: a listener's exception may quote the event, and with it a prompt or an answer.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("the listener of call %r failed with %s:\n%s", self.key, type(error).__name__, where)  # noqa: TRY400 - see above
+
+
+async def perform(call: Call, provider: Provider) -> None:
+    """Make the call and end it. Returns normally in every case, cancellation included."""
+    work = _Conversation(call, provider, Deadlines(call.timeouts, call.cancel), Sending())
+    try:
+        outcome = await work.run()
+    except asyncio.CancelledError:
+        outcome = work.cut_short()
+    except BaseException as error:  # noqa: BLE001 - the promise of exactly one terminal event outlasts our own bugs
+        outcome = work.bug(error)
+    work.deadlines.stop()
+    work.conclude(outcome)
+
+
+class _Conversation:
+    """One exchange with the provider: what was sent, what has come so far."""
+
+    def __init__(self, call: Call, provider: Provider, deadlines: Deadlines, sending: "Sending") -> None:
+        self.call = call
+        self.deadlines = deadlines
+        self._provider = provider
+        self._sending = sending
+        self._secrets: tuple[Secret, ...] = ()
+        self._limits: LimitSnapshot | None = None
+        self._reply: Reply | None = None
+        self._at_ms = 0
+        self._body = bytearray()
+        self._decoder: StreamDecoder | None = None
+
+    async def run(self) -> Completion | CallError:
+        """Return the outcome. Raises CancelledError (deadline, abort, end of the engine); anything else it raises is a bug."""
+        import httpx
+
+        settings = self._provider.settings
+        try:
+            key = resolve_key(
+                settings.name, env=settings.key_env, key_file=settings.key_file, environ=self._provider.environ
+            )
+        except KeyUnavailableError as error:
+            return CallError(kind=ErrorClass.AUTH, message=clean(str(error)), scope=Scope.CREDENTIAL, sent=False)
+        self._secrets = () if key is None else (key,)
+        built = self._provider.adapter.encode(self.call.request, key=key, settings=settings)
+        if isinstance(built, CallError):
+            return built
+        try:
+            self._reply = await self._provider.client.send(built, self._sending)
+            try:
+                return await self._read(self._reply)
+            finally:
+                await self._reply.close()
+        except UnsafeURLError as error:
+            return CallError(kind=ErrorClass.INVALID, message=clean(str(error)), scope=Scope.PROVIDER, sent=False)
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            return self._lost(error)
+
+    def cut_short(self) -> Completion | CallError:
+        """Return the outcome of a call that was cancelled, from what had come by then."""
+        expired = self.deadlines.expired
+        partial = ""
+        if expired is not None:
+            if self._refused():
+                return self._refusal()
+            if self._decoder is not None:
+                # An answer whose finish reason has come is complete and paid for, even if the server never closes the stream.
+                sofar = self._decoder.finish(eof=False)
+                if isinstance(sofar, Completion):
+                    return sofar
+        if self._decoder is not None:
+            partial = self._decoder.text
+        sent = self._sending.started
+        if expired is None:
+            return CallError(
+                kind=ErrorClass.CANCELLED,
+                message=self.call.why_cancelled,
+                billed=Billed.MAYBE if sent else Billed.NO,
+                sent=sent,
+                partial=partial,
+            )
+        seconds = getattr(self.call.timeouts, expired)
+        what = {"first_token": "no piece of the answer came", "no_progress": "no further piece of the answer came"}.get(
+            expired, "the answer was not complete"
+        )
+        return CallError(
+            kind=ErrorClass.TIMEOUT,
+            message=f"{what} within {seconds:g} s (deadline {expired})",
+            code=expired,
+            billed=Billed.YES if partial else Billed.MAYBE if sent else Billed.NO,
+            sent=sent,
+            partial=partial,
+        )
+
+    def bug(self, error: BaseException) -> CallError:
+        """Log a bug of ours, without any key, and return the outcome."""
+        trace = redact("".join(traceback.format_exception(error)), self._secrets)
+        logger.error("call %r failed inside the engine; this is a bug:\n%s", self.call.key, trace)
+        kind = ErrorClass.SERVER if self._reply is None else ErrorClass.MALFORMED
+        return CallError(
+            kind=kind,
+            message=f"internal error {type(error).__name__}; the log has the traceback",
+            code="internal",
+            billed=Billed.MAYBE if self._sending.started else Billed.NO,
+            sent=self._sending.started,
+            partial="" if self._decoder is None else self._decoder.text,
+        )
+
+    def conclude(self, outcome: Completion | CallError) -> None:
+        """End the call with its timings, and with its key scrubbed from whatever the server echoed."""
+        if isinstance(outcome, Completion):
+            first = self.deadlines.first_progress_at
+            outcome = replace(
+                outcome,
+                total_ms=self.deadlines.elapsed_ms(),
+                first_token_ms=None if first is None else self.deadlines.elapsed_ms(first),
+            )
+        elif self._secrets:
+            code = None if outcome.code is None else redact(outcome.code, self._secrets)
+            outcome = replace(outcome, message=redact(outcome.message, self._secrets), code=code)
+        self.call.end(outcome, self._limits)
+
+    async def _read(self, reply: "Reply") -> Completion | CallError:
+        adapter = self._provider.adapter
+        self._at_ms = self._provider.now_ms()
+        self._limits = adapter.limits(reply.headers, self._at_ms)
+        media = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A server that does not stream answers a stream request with one JSON body, and a proxy with a page.
+        if self.call.request.stream and 200 <= reply.status < 300 and media not in ("application/json", "text/html"):
+            self._decoder = adapter.stream_decoder(reply.headers, at_ms=self._at_ms)
+            return await self._read_stream(reply.chunks(), self._decoder)
+        cap = MAX_BODY_BYTES if 200 <= reply.status < 300 else MAX_ERROR_BODY_BYTES
+        async for chunk in reply.chunks():
+            self._body += chunk
+            if not chunk.isspace():  # some gateways send white space to keep the connection open
+                self.deadlines.touch()
+            if len(self._body) > cap:
+                if self._refused():
+                    break
+                return malformed(f"the reply is over {cap} bytes")
+        return adapter.decode_body(reply.status, reply.headers, bytes(self._body), at_ms=self._at_ms)
+
+    async def _read_stream(self, chunks: AsyncIterator[bytes], decoder: StreamDecoder) -> Completion | CallError:
+        loop = asyncio.get_running_loop()
+        sse = SSEDecoder()
+        outcome: Completion | CallError | None = None
+        received = progress = 0
+        drain: asyncio.TimerHandle | None = None
+        try:
+            async for chunk in chunks:
+                received += len(chunk)
+                if received > MAX_BODY_BYTES:
+                    return outcome or malformed(f"the stream is over {MAX_BODY_BYTES} bytes", partial=decoder.text)
+                if outcome is not None:
+                    continue
+                pieces: list[str] = []
+                for event in sse.feed(chunk):
+                    pieces += decoder.feed(event)
+                if decoder.progress != progress:
+                    progress = decoder.progress
+                    self.deadlines.touch()
+                self.call.add_text(pieces)
+                if decoder.terminal:
+                    outcome = decoder.finish(eof=False)
+                    self.deadlines.stop()
+                    self.conclude(outcome)
+                    if isinstance(outcome, CallError):
+                        return outcome
+                    drain = loop.call_later(DRAIN_SECONDS, self.call.cancel)
+        except EventTooLargeError as error:
+            return malformed(str(error), partial=decoder.text)
+        finally:
+            if drain is not None:
+                drain.cancel()
+        return outcome or decoder.finish(eof=True)
+
+    def _lost(self, error: Exception) -> Completion | CallError:
+        """Return the outcome of a connection that failed."""
+        import httpx
+
+        detail = f"{type(error).__name__}: {error}"
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
+            return CallError(kind=ErrorClass.CONNECT, message=clean(detail), scope=Scope.PROVIDER, sent=False)
+        if self._reply is None:
+            sent = self._sending.started
+            own_fault = isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol)
+            return CallError(
+                kind=ErrorClass.INVALID if own_fault else ErrorClass.CONNECT,
+                # A local protocol error quotes the header that it refused.
+                message="the request is not valid HTTP"
+                if own_fault
+                else clean(f"{detail} (before any reply; the call may have been made)"),
+                scope=Scope.PROVIDER,
+                billed=Billed.MAYBE if sent else Billed.NO,
+                sent=sent,
+            )
+        if self._refused():
+            return self._refusal()
+        if self._decoder is not None:
+            outcome = self._decoder.finish(eof=False)
+            return (
+                outcome
+                if isinstance(outcome, Completion)
+                else replace(outcome, message=clean(f"{outcome.message} ({detail})"))
+            )
+        return CallError(
+            kind=ErrorClass.TRUNCATED,
+            message=clean(f"the reply broke off ({detail})"),
+            http=self._reply.status,
+            billed=Billed.MAYBE,
+        )
+
+    def _refused(self) -> bool:
+        return self._reply is not None and not 200 <= self._reply.status < 300
+
+    def _refusal(self) -> CallError:
+        """Return what an error status means when its body did not come whole: the status alone says most of it."""
+        assert self._reply is not None
+        return self._provider.adapter.classify(
+            self._reply.status, self._reply.headers, bytes(self._body), at_ms=self._at_ms
+        )

@@ -1,0 +1,235 @@
+"""From a refused or failed reply to a `CallError`: one table for every provider, pure.
+
+What a body says beats the status, because providers reuse statuses: a 429 may mean "wait" or "pay", a 400 may mean a wrong key. Bodies are
+hostile and often no JSON (a proxy's HTML page, nothing at all), so every shape is accepted and none is trusted: text is redacted and cut.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .header_values import retry_after, should_retry
+from .keys import redact
+from .model import Billed, CallError, ErrorClass, Scope
+
+MAX_MESSAGE_BYTES = 4096
+
+_MONEY = re.compile(
+    r"insufficient_quota|billing_hard_limit|credit_balance|credit balance is too low|spend_limit|spend limit|usage_limit_exceeded|usage limits"
+    r"|billing_error|billing_not_active|exceeded your current quota|payment required"
+)
+_CONTEXT = re.compile(
+    r"context_length_exceeded|prompt is too long|maximum context length|context window|exceed_context_size|exceeds the available context"
+    r"|input token count.{0,40}exceeds|too many tokens in (?:the )?(?:prompt|messages)|input length and `?max_tokens`? exceed"
+)
+_KEY = re.compile(
+    r"invalid_api_key|incorrect api key|invalid api key|api key not valid|api_key_invalid|authentication_error|invalid x-api-key"
+)
+_OVERLOADED = re.compile(r"overloaded|unavailable_error|service_unavailable|loading model")
+_CONFLICT = re.compile(r"conversation_locked|conflict_error|thread_already_continued|thread_continue_in_flight")
+
+_TYPE_STATUS = {
+    "overloaded_error": 529,
+    "server_is_overloaded": 503,
+    "overloaded": 503,
+    "slow_down": 503,
+    "unavailable_error": 503,
+    "service_unavailable": 503,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "tokens": 429,
+    "requests": 429,
+    "timeout_error": 504,
+    "api_error": 500,
+    "server_error": 500,
+    "invalid_request_error": 400,
+    "invalid_request": 400,
+    "context_length_exceeded": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "billing_error": 402,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+}
+"""The status that an error type or code has where none was sent: in the middle of a stream, or in the body of a 200."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What an error body said. `shaped`: it was JSON of a provider's error shape, so a provider (not a proxy) wrote it."""
+
+    message: str = ""
+    type: str = ""
+    code: str = ""
+    detail: str = ""
+    request_id: str = ""
+    shaped: bool = False
+
+
+def parse_error(value: Any) -> ErrorBody:
+    """Read an error from parsed JSON: `error` as an object or a string, the bare object, codes as text or numbers."""
+    if not isinstance(value, dict):
+        return ErrorBody(message=_text(value), shaped=False)
+    request_id = _text(value.get("request_id"))
+    inner = value.get("error", value)
+    if isinstance(inner, str):
+        return ErrorBody(message=inner, code=_text(value.get("code")), request_id=request_id, shaped=True)
+    if not isinstance(inner, dict):
+        return ErrorBody(message=_text(inner), request_id=request_id)
+    details = inner.get("details")
+    return ErrorBody(
+        message=_text(inner.get("message") or inner.get("detail")),
+        type=_text(inner.get("type")),
+        code=_text(inner.get("code")),
+        detail=_text(details.get("error_code")) if isinstance(details, dict) else "",
+        request_id=request_id,
+        shaped=bool(inner.get("message") or inner.get("detail") or inner.get("type")),
+    )
+
+
+def parse_error_bytes(body: bytes) -> ErrorBody:
+    """Read an error from a reply's body, which may be JSON, HTML, other text or empty."""
+    try:
+        return parse_error(json.loads(body))
+    except (ValueError, RecursionError):
+        text = body[:65536].decode("utf-8", "replace")
+    if "<" in text:  # a proxy's page: its words, without the mark-up
+        text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
+    return ErrorBody(message=" ".join(text.split()))
+
+
+def status_of(error: ErrorBody) -> int:
+    """Return the HTTP status an error would have had: from its code or type, else 500."""
+    if error.code.isdigit() and 400 <= int(error.code[:4]) <= 599:
+        return int(error.code)
+    return _TYPE_STATUS.get(error.code) or _TYPE_STATUS.get(error.type) or 500
+
+
+def classify_reply(
+    status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int, request_id: str | None = None
+) -> CallError:
+    """Return the error that a whole reply means. `headers` have lower-case names; `at_ms` is when it arrived."""
+    if 300 <= status < 400:
+        return CallError(
+            kind=ErrorClass.INVALID,
+            message=clean(
+                f"HTTP {status}: the server redirects to {headers.get('location', 'nowhere')[:200]}. Redirects are not followed, since they would take "
+                "the key along; set base_url to the final address"
+            ),
+            http=status,
+            scope=Scope.PROVIDER,
+            request_id=request_id,
+        )
+    return classify_error(status, headers, parse_error_bytes(body), at_ms=at_ms, http=status, request_id=request_id)
+
+
+def classify_in_body(
+    error: ErrorBody, *, headers: Mapping[str, str], at_ms: int, partial: str, request_id: str | None
+) -> CallError:
+    """Return the error that came inside a 200: as an event of a stream, or as the whole body."""
+    found = classify_error(status_of(error), headers, error, at_ms=at_ms, http=None, request_id=request_id)
+    unclear = bool(partial) or found.kind in (ErrorClass.SERVER, ErrorClass.OVERLOADED, ErrorClass.TIMEOUT)
+    return CallError(
+        kind=found.kind,
+        message=found.message,
+        code=found.code,
+        retry_after=found.retry_after,
+        retryable=found.retryable,
+        scope=found.scope,
+        billed=Billed.MAYBE if unclear else Billed.NO,
+        request_id=found.request_id,
+        partial=partial,
+    )
+
+
+def classify_error(
+    status: int, headers: Mapping[str, str], error: ErrorBody, *, at_ms: int, http: int | None, request_id: str | None
+) -> CallError:
+    """Return the error for a status and what the body said. `http` is what was really received, None inside a stream."""
+    kind, scope, billed = _class_of(status, error)
+    named = error.code or error.detail or error.type
+    where = "the stream" if http is None else f"HTTP {http}"
+    return CallError(
+        kind=kind,
+        message=clean(f"{where}: {error.message or named or 'no error message in the reply'}"),
+        http=http,
+        code=clean(error.detail or named)[:200] or None,
+        retry_after=retry_after(headers, at_ms),
+        retryable=should_retry(headers),
+        scope=scope,
+        billed=billed,
+        request_id=request_id or (clean(error.request_id)[:200] or None),
+    )
+
+
+def _class_of(status: int, error: ErrorBody) -> tuple[ErrorClass, Scope, Billed]:
+    said = f"{error.type} {error.code} {error.detail} {error.message}".lower()
+    if status in (400, 402, 403, 429) and (status == 402 or _MONEY.search(said)):
+        return ErrorClass.QUOTA, Scope.CREDENTIAL, Billed.NO
+    if status in (401, 403) or (status == 400 and _KEY.search(said)):
+        return ErrorClass.AUTH, Scope.CREDENTIAL, Billed.NO
+    if status in (400, 413, 422, 500) and _CONTEXT.search(said):
+        return ErrorClass.CONTEXT, Scope.REQUEST, Billed.NO
+    if status == 409 or (status == 400 and _CONFLICT.search(said)):
+        return ErrorClass.CONFLICT, Scope.REQUEST, Billed.NO
+    if status == 404:
+        # An unknown model is one model's matter; an unknown path, or a page that no provider wrote, is the base_url's.
+        return ErrorClass.NOT_FOUND, Scope.MODEL if "model" in said else Scope.PROVIDER, Billed.NO
+    if status == 408:
+        return ErrorClass.TIMEOUT, Scope.REQUEST, Billed.MAYBE
+    if status == 413:
+        return ErrorClass.TOO_LARGE, Scope.REQUEST, Billed.NO
+    if status == 429:
+        return ErrorClass.RATE, Scope.MODEL, Billed.NO
+    if status in (503, 529) or (status >= 500 and _OVERLOADED.search(said)):
+        return ErrorClass.OVERLOADED, Scope.MODEL, Billed.NO
+    if status >= 500:
+        # A provider's own 500 may be about this request alone, and is not charged. A gateway's page says nothing of what ran behind it.
+        own = error.shaped and status == 500
+        return ErrorClass.SERVER, Scope.REQUEST if own else Scope.PROVIDER, Billed.NO if own else Billed.MAYBE
+    return ErrorClass.INVALID, Scope.REQUEST, Billed.NO
+
+
+def clean(text: str) -> str:
+    """Return `text` without anything shaped like a key and at most 4 KB long in UTF-8, with no control characters."""
+    text = redact(text[: 4 * MAX_MESSAGE_BYTES])
+    text = "".join(char if char.isprintable() else " " for char in text)
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= MAX_MESSAGE_BYTES else raw[: MAX_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…"
+
+
+def malformed(what: str, *, partial: str = "", request_id: str | None = None) -> CallError:
+    """Return the error of a reply that could not be understood. The model has probably run, so it may be billed."""
+    return CallError(
+        kind=ErrorClass.MALFORMED,
+        message=clean(what),
+        billed=Billed.YES if partial else Billed.MAYBE,
+        request_id=request_id,
+        partial=partial,
+    )
+
+
+def refused(field: str, why: str) -> CallError:
+    """Return the error of a request that was not sent because of one of its fields."""
+    return CallError(
+        kind=ErrorClass.INVALID, message=clean(f"{field}: {why}"), code="unsupported_parameter", sent=False
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    try:
+        return json.dumps(value, ensure_ascii=False)[:MAX_MESSAGE_BYTES]
+    except (TypeError, ValueError):
+        return ""
