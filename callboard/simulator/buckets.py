@@ -27,13 +27,12 @@ class TokenBucket:
 
     def level(self, now: float) -> float:
         """Return what is in the bucket; negative after a debt (see `take`)."""
-        self._level = min(float(self.capacity), self._level + max(0.0, now - self._at) * self.rate)
-        self._at = max(now, self._at)
-        return self._level
+        return min(float(self.capacity), self._level + max(0.0, now - self._at) * self.rate)
 
     def take(self, amount: float, now: float) -> None:
         """Take `amount`, into debt if need be: output tokens are charged when they are produced, not when they are allowed."""
         self._level = self.level(now) - amount
+        self._at = max(now, self._at)
 
     def wait_for(self, amount: float, now: float) -> float:
         """Return the seconds until `amount` can be taken without debt: 0 for now, infinity for more than the bucket ever holds."""

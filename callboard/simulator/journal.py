@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,25 @@ def redacted(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 class Journal:
-    """The entries, oldest first. Raises OSError when its file cannot be opened. Used by the server's event loop alone."""
+    """The entries, oldest first. Used by the server's event loop alone.
 
-    def __init__(self, path: Path | None) -> None:
+    `changed` is called after every arrival and every end.
+    """
+
+    def __init__(self, path: Path | None, changed: Callable[[], None]) -> None:
+        self._changed = changed
         self._entries: deque[tuple[int, dict[str, Any]]] = deque()
         self._bytes = 0
-        self._file = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._path = path
+        self._file: int | None = None
 
     def started(self, at: int, url: str) -> None:
-        """Mark in the file that a simulator begins to count at 1 here."""
+        """Open the file, and mark in it that a simulator begins to count at 1 here. Raises OSError when it cannot be opened."""
+        if self._path is not None:
+            self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                os.write(self._file, b"\n")  # the last run was killed in the middle of a line
         self._append({"event": "started", "at": at, "url": url})
 
     def arrived(self, entry: dict[str, Any], raw: bytes) -> None:
@@ -59,11 +69,13 @@ class Journal:
         while len(self._entries) > KEPT_ENTRIES or (self._bytes > KEPT_BYTES and len(self._entries) > 1):
             self._bytes -= self._entries.popleft()[0]
         self._append({"event": "arrived", **entry})
+        self._changed()
 
     def ended(self, entry: dict[str, Any], **facts: Any) -> None:
         """Record how a request ended."""
         entry.update(facts)
         self._append({"event": "ended", "n": entry["n"], **facts})
+        self._changed()
 
     def entries(self) -> list[dict[str, Any]]:
         """Return copies of the entries in memory."""

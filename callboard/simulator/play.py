@@ -28,7 +28,7 @@ async def play(connection: HttpConnection, reply: Reply, produced: Callable[[int
         connection.abort()
         return
     while True:
-        await connection.pause(reply.interval if reply.ending == "ping" and reply.ping else None)
+        await connection.pause(reply.interval if reply.ping and reply.has_headers else None)
         connection.write(reply.ping)
         await connection.flush()
 

@@ -45,16 +45,19 @@ class Clock:
 
 
 class SimulatorServer:
-    """One simulator on the running event loop. Nothing of it may be touched from another thread; `Simulator` does that safely."""
+    """One simulator on the running event loop. Nothing of it may be touched from another thread; `Simulator` does that safely.
 
-    def __init__(self, config: SimulatorConfig, clock: Clock) -> None:
+    `changed` is called on the event loop after every request's arrival and end.
+    """
+
+    def __init__(self, config: SimulatorConfig, clock: Clock, changed: Callable[[], None] = lambda: None) -> None:
         self._config = config
         self._clock = clock
         self._rules: list[FaultRule] = [read_rule(rule) for rule in config.faults]
         self._barriers: dict[FaultRule, list[asyncio.Future[None]]] = {}
         self._limits: dict[tuple[str, str, str], Limits] = {}
         self._stats = Stats(config.window_seconds)
-        self._journal = Journal(config.journal)
+        self._journal = Journal(config.journal, changed)
         self._requests = 0
         self._connections: dict[asyncio.Task[None], HttpConnection] = {}
         self._stopping = False
@@ -62,13 +65,23 @@ class SimulatorServer:
         self.url = ""
 
     async def start(self) -> None:
-        """Bind and listen. Raises OSError when the port is taken."""
+        """Bind, open the journal and listen. Raises OSError when the port is taken or the journal cannot be opened."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: WatchedProtocol(self._connected), "127.0.0.1", self._config.port, backlog=_BACKLOG
+        server = await loop.create_server(
+            lambda: WatchedProtocol(self._connected),
+            "127.0.0.1",
+            self._config.port,
+            backlog=_BACKLOG,
+            start_serving=False,
         )
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        self._journal.started(self._clock.now_ms(), self.url)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            self._journal.started(self._clock.now_ms(), self.url)
+        except OSError:
+            server.close()
+            raise
+        self._server = server
+        await server.start_serving()
 
     async def stop(self) -> None:
         """Stop listening, abort every connection and journal what was open as `stopped`."""
@@ -165,9 +178,11 @@ class SimulatorServer:
             if completion:
                 await self._complete(exchange)
             else:
-                await self._list_models(exchange)
+                await self._other(exchange)
         except ConnectionError:
             exchange.outcome = "stopped" if self._stopping else "aborted_by_client"
+            if exchange.connection.can_reply:
+                exchange.status = None
             raise
         except BaseException:
             exchange.outcome = "failed"
@@ -255,21 +270,22 @@ class SimulatorServer:
             return None, wire.model_unknown(call.model)
         return call, None
 
-    async def _list_models(self, exchange: _Exchange) -> None:
+    async def _other(self, exchange: _Exchange) -> None:
+        """Answer what is not a completion: the model list, or a path or method that does not exist."""
         request, wire = exchange.request, exchange.wire
         key = wire.api_key(request.by_name)
-        if self._config.keys and key not in self._config.keys:
-            await self._refuse(exchange, wire.key_refused(key), [])
-        elif request.path in _COMPLETIONS or (request.path == "/v1/models" and request.method != "GET"):
-            error = WireError(405, f"Not allowed to {request.method} on {request.path}.", kind="invalid_request_error")
-            await self._refuse(exchange, error, [])
-        elif request.path == "/v1/models":
-            exchange.status, exchange.outcome = 200, "completed"
-            await play(exchange.connection, plain(200, wire.models(self._config.models), exchange.headers()), _ignore)
-        else:
-            # The codes of a 404 name a model; an unknown path has none.
+        if request.path != "/v1/models" and request.path not in _COMPLETIONS:
+            # The usual code of a 404 names a model, which an unknown path has not.
             error = WireError(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
             await self._refuse(exchange, error, [])
+        elif request.path != "/v1/models" or request.method != "GET":
+            error = WireError(405, f"Not allowed to {request.method} on {request.path}.", kind="invalid_request_error")
+            await self._refuse(exchange, error, [])
+        elif self._config.keys and key not in self._config.keys:
+            await self._refuse(exchange, wire.key_refused(key), [])
+        else:
+            exchange.status, exchange.outcome = 200, "completed"
+            await play(exchange.connection, plain(200, wire.models(self._config.models), exchange.headers()), _ignore)
 
     async def _refuse(self, exchange: _Exchange, error: WireError, headers: Headers) -> None:
         exchange.status, exchange.outcome = error.status, "rejected"
