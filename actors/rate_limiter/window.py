@@ -136,7 +136,7 @@ class Window:
         if self.limit is None:
             return now
         whole = (amount - 1) // self.limit if amount > self.limit else 0
-        return self._earliest(amount - whole * self.limit, now) + whole * self._window
+        return self._earliest(amount - whole * self.limit, now) + whole * (self._window + self._max_delivery)
 
     def next_expiry(self, now: float) -> float | None:
         """Return when the next of our own charges lapses, None when none is held."""
