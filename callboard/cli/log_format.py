@@ -10,12 +10,20 @@ from typing import Literal
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class TextFormatter(logging.Formatter):
-    """`2026-11-21T10:00:00.123Z INFO callboard.supervisor: sentence key=value`."""
+class _UtcFormatter(logging.Formatter):
+    """Times in UTC, to the millisecond, whatever the machine's zone."""
 
-    converter = time.gmtime
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
+
+    @staticmethod
+    def converter(seconds: float | None = None) -> time.struct_time:
+        """Break the time down in UTC."""
+        return time.gmtime(seconds)
+
+
+class TextFormatter(_UtcFormatter):
+    """`2026-11-21T10:00:00.123Z INFO callboard.supervisor: sentence key=value`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -26,12 +34,8 @@ class TextFormatter(logging.Formatter):
         return line + "".join(f" {name}={value!r}" for name, value in _extra(record).items())
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_UtcFormatter):
     """One JSON object per line: at, level, logger, message, whatever came with `extra=`, and the traceback if there is one."""
-
-    converter = time.gmtime
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
 
     def format(self, record: logging.LogRecord) -> str:
         """Make the line."""

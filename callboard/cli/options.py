@@ -10,6 +10,9 @@ from callboard.config import Config, load_config
 if TYPE_CHECKING:
     from callboard.persistence.job_queue import JobQueue
 
+STATES = ("waiting", "delayed", "waiting_children", "active", "completed", "failed", "cancelled")
+"""As options take them; a test compares them with the lifecycle's."""
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 

@@ -1,0 +1,116 @@
+"""`callboard add`: post one job."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from callboard.config import Config, check_model
+
+from .errors import InputError
+from .options import config_options, open_queue, read_config
+
+PRIORITIES = ("user", "analysis", "background")
+
+
+@click.command()
+@click.argument("job_type", metavar="TYPE")
+@click.option(
+    "--data",
+    required=True,
+    metavar="JSON|@FILE|-",
+    help='Its data: JSON, a file of it, or stdin. For chat: {"prompt": "..."}.',
+)
+@click.option("--model", help="An alias, or provider:model. Default: the worker's default model.")
+@click.option(
+    "--priority", default="0", metavar="N|NAME", help="Higher runs first; user is 100, analysis 50, background 0."
+)
+@click.option("--key", help="At most one job ever has this key: adding it again finds that job.")
+@click.option("--delay", type=click.FloatRange(0), metavar="SECONDS", help="Not before this long from now.")
+@click.option("--tag", help="What listings and usage can be grouped by.")
+@click.option("--wait", is_flag=True, help="Wait for it to end and print its answer.")
+@click.option("--stream", is_flag=True, help="Print its answer as it is produced.")
+@click.option(
+    "--unchecked",
+    is_flag=True,
+    help="Post it even if this configuration knows no such type or model: the worker's may.",
+)
+@config_options
+def add(
+    job_type: str,
+    data: str,
+    model: str | None,
+    priority: str,
+    wait: bool,
+    stream: bool,
+    unchecked: bool,
+    config_path: str | None,
+    database: str | None,
+    **fields: Any,
+) -> int:
+    """Post a job; its id is printed on stdout (with --wait or --stream: its answer, the id on stderr)."""
+    config = read_config(config_path, database)
+    if not unchecked:
+        _check(config, job_type, model)
+    body = parse_data(data)
+    with open_queue(config, create=True) as queue:
+        job = queue.add(job_type, body, model=model, priority=_priority(priority), **fields)
+        if not (wait or stream):
+            click.echo(job.id)
+            return 0
+        from .follow import answer_text, follow_job
+
+        click.echo(f"callboard: job {job.id}", err=True)
+        if stream:
+            return follow_job(job)
+        job.wait(timeout=None)
+        job.refresh()
+        if job.state == "completed":
+            click.echo(answer_text(job.result))
+            return 0
+        click.echo(f"callboard: job {job.id} {job.state}: {job.row().reason or 'no reason was recorded'}", err=True)
+        return 1
+
+
+def parse_data(given: str) -> Any:
+    """Read the data of a job: JSON, `@file`, or `-` for stdin. Raises InputError."""
+    where, text = "--data", given
+    try:
+        if given == "-":
+            where, text = "stdin", sys.stdin.buffer.read().decode()
+        elif given.startswith("@"):
+            where, text = given[1:], Path(given[1:]).read_text(encoding="utf-8-sig")
+        return json.loads(text)
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where}: malformed JSON: {error.msg} at line {error.lineno} column {error.colno}",
+            'for example --data \'{"prompt": "Hello"}\'',
+        ) from error
+
+
+def _priority(given: str) -> int | str:
+    if given in PRIORITIES:
+        return given
+    try:
+        return int(given)
+    except ValueError:
+        raise InputError(
+            f"--priority: expected a whole number or one of {', '.join(PRIORITIES)}, not {given!r}"
+        ) from None
+
+
+def _check(config: Config, job_type: str, model: str | None) -> None:
+    known = ["chat", *config.handlers]
+    if job_type not in known:
+        raise InputError(
+            f"TYPE: no handler is configured for {job_type!r} (known: {', '.join(known)})",
+            "add it under [handlers], or say --unchecked if another configuration's worker performs it",
+        )
+    if model is not None:
+        check_model(config, model, "--model")

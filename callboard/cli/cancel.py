@@ -1,0 +1,30 @@
+"""`callboard cancel`: end jobs that have not ended, also running ones, from any process."""
+
+import click
+
+from .options import config_options, open_queue, read_config
+
+
+@click.command()
+@click.argument("ids", metavar="ID...", type=int, nargs=-1, required=True)
+@config_options
+def cancel(ids: tuple[int, ...], config_path: str | None, database: str | None) -> int:
+    """Cancel jobs; a running call is aborted within a moment. Exit code 1 if one had already ended or does not exist."""
+    config = read_config(config_path, database)
+    from callboard.persistence.errors import JobNotFoundError
+
+    failures = 0
+    with open_queue(config) as queue:
+        for job_id in ids:
+            try:
+                job = queue.get(job_id)
+            except JobNotFoundError as error:
+                failures += 1
+                click.echo(f"callboard: {error}", err=True)
+                continue
+            if job.cancel():
+                click.echo(f"{job_id} cancelled")
+            else:
+                failures += 1
+                click.echo(f"callboard: job {job_id} had already ended: {job.refresh().state}", err=True)
+    return 1 if failures else 0

@@ -1,0 +1,114 @@
+"""`callboard show`: everything about one job."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import config_options, json_option, open_queue, read_config
+
+if TYPE_CHECKING:
+    from callboard.persistence.job import Job
+
+
+@click.command()
+@click.argument("job_id", metavar="ID", type=int)
+@json_option
+@config_options
+def show(job_id: int, as_json: bool, config_path: str | None, database: str | None) -> None:
+    """Show a job: its state and why, its timeline, its calls with tokens and cost, its result."""
+    config = read_config(config_path, database)
+    with open_queue(config) as queue:
+        job = queue.get(job_id)
+        if as_json:
+            _print_json(job)
+        else:
+            _print_report(job)
+
+
+def _print_json(job: "Job") -> None:
+    from .records import call_json, row_json, transition_json
+    from .text import json_line
+
+    row = job.row()
+    found: dict[str, Any] = {
+        **row_json(row),
+        "why": job.why(),
+        "description": job.description,
+        "data": job.data,
+        "result": job.result if row.state == "completed" else None,
+        "error": job.error,
+        "transitions": [transition_json(transition) for transition in job.transitions()],
+        "calls": [call_json(call) for call in job.calls()],
+    }
+    click.echo(json_line(found, indent=2))
+
+
+def _print_report(job: "Job") -> None:
+    from .display import console, print_table, state_cell
+    from .follow import answer_text
+    from .records import call_tokens, now_ms, took
+    from .text import count, duration, json_line, moment, money, one_line, plain
+
+    row = job.row()
+    out = console()
+    names = [("type", row.type), ("model", row.model), ("tag", row.tag), ("key", row.key), ("priority", row.priority)]
+    out.print(f"job {row.id} ", state_cell(row.state), sep="", end="")
+    out.print("  " + "  ".join(f"{name} {plain(str(value))}" for name, value in names if value not in (None, 0)))
+    out.print(plain(job.why()))
+    if job.description:
+        out.print(plain(job.description))
+    tries = f"attempt {row.attempt}; failures {row.failures} of {row.max_attempts}, losses {row.losses}, deferrals {row.deferrals}"
+    progress = f"; progress {row.progress}%" + (f" {plain(row.progress_message)}" if row.progress_message else "")
+    out.print(f"{tries}{progress}; took {took(row, now_ms())}\n")
+    print_table(
+        [("at", "left"), ("from", "left"), ("to", "left"), ("epoch", "right"), ("by", "left"), ("reason", "left")],
+        [
+            [moment(t.at), t.from_state, state_cell(t.to_state), t.epoch, t.actor, one_line(t.reason or "", 300)]
+            for t in job.transitions()
+        ],
+        wide=5,
+        title="timeline",
+    )
+    calls = job.calls()
+    if calls:
+        out.print()
+        print_table(
+            [
+                ("call", "right"),
+                ("step", "left"),
+                ("model", "left"),
+                ("state", "left"),
+                ("sent", "left"),
+                ("first", "right"),
+                ("took", "right"),
+                ("in", "right"),
+                ("out", "right"),
+                ("cost", "right"),
+                ("note", "left"),
+            ],
+            [
+                [
+                    call.id,
+                    call.step,
+                    f"{call.provider}:{call.model}",
+                    call.state,
+                    moment(call.sent_at)[11:23],
+                    "-" if call.first_token_ms is None else duration(call.first_token_ms / 1000),
+                    "-" if call.finished_at is None else duration((call.finished_at - call.sent_at) / 1000),
+                    *(count(tokens) for tokens in call_tokens(call)),
+                    money(call.cost),
+                    one_line(str((call.error or {}).get("message") or call.error_class or call.finish or ""), 200),
+                ]
+                for call in calls
+            ],
+            wide=10,
+            title="calls",
+        )
+    out.print("\ndata:")
+    out.print(plain(json_line(job.data, indent=2)))
+    if row.state == "completed":
+        out.print("\nresult:")
+        out.print(plain(answer_text(job.result)))
+    elif job.error is not None:
+        out.print("\nlast error:")
+        out.print(plain(json_line(job.error, indent=2)))
