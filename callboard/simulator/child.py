@@ -58,7 +58,8 @@ def spawn_simulator(config: SimulatorConfig | None = None, *, startup_seconds: f
     Its errors go to this process's standard error. Raises RuntimeError when it ends, or says no URL, within `startup_seconds`.
     """
     command = [sys.executable, "-m", "callboard.simulator", "--watch-stdin", *to_arguments(config or SimulatorConfig())]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own module, no shell
+    # A session of its own: Ctrl-C is for the parent, which may want to finish its calls before it ends the simulator.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own module, no shell
     assert process.stdout is not None
     line = _first_line(process.stdout.fileno(), time.monotonic() + startup_seconds)
     child = SimulatorProcess(process, line.strip())

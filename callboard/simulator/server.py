@@ -204,15 +204,19 @@ class SimulatorServer:
         wire, now = exchange.wire, self._clock.monotonic()
         key = wire.api_key(exchange.request.by_name)
         account = (wire.name, fingerprint(key) if key else "", exchange.entry["model"] or "")
-        call, error = self._read(exchange, key)
-        charges = wire.charges(call) if call else {}
+        try:
+            call = self._read(exchange, key)
+        except WireError as error:
+            self._stats.attempted(account, 0, now)
+            exchange.invalid = True
+            # Whoever has no valid key is told nothing of limits.
+            known = error.status != 401
+            levels = self._limits_of(wire, account, now).levels(now) if known else {}
+            await self._refuse(exchange, error, wire.limit_headers(levels, self._clock.now_ms()))
+            return
+        charges = wire.charges(call)
         tokens = sum(amount for name, amount in charges.items() if name != "requests")
         self._stats.attempted(account, tokens, now)
-        if call is None or error is not None:
-            assert error is not None
-            exchange.invalid = True
-            await self._refuse(exchange, error, [])
-            return
         limits = self._limits_of(wire, account, now)
         rejection = limits.admit(charges, now)
         reported = wire.limit_headers(limits.levels(now), self._clock.now_ms())
@@ -255,20 +259,17 @@ class SimulatorServer:
         exchange.outcome = "completed" if fault is None or fault.kind in WHOLE else f"fault:{fault.kind}"
         await play(exchange.connection, reply, produced)
 
-    def _read(self, exchange: _Exchange, key: str) -> tuple[Call | None, WireError | None]:
-        """Return the call, or why the provider would refuse it."""
+    def _read(self, exchange: _Exchange, key: str) -> Call:
+        """Return the call. Raises WireError when the provider would refuse it."""
         wire = exchange.wire
         if self._config.keys and key not in self._config.keys:
-            return None, wire.key_refused(key)
+            raise wire.key_refused(key)
         if exchange.request.too_large:
-            return None, WireError(413, f"Request body is larger than {MAX_BODY_BYTES} bytes.")
-        try:
-            call = wire.read(exchange.body, exchange.request.by_name)
-        except WireError as error:
-            return None, error
+            raise WireError(413, f"Request body is larger than {MAX_BODY_BYTES} bytes.")
+        call = wire.read(exchange.body, exchange.request.by_name)
         if self._config.models and call.model not in self._config.models:
-            return None, wire.model_unknown(call.model)
-        return call, None
+            raise wire.model_unknown(call.model)
+        return call
 
     async def _other(self, exchange: _Exchange) -> None:
         """Answer what is not a completion: the model list, or a path or method that does not exist."""

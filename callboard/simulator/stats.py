@@ -10,6 +10,13 @@ from typing import Any
 
 from .buckets import WindowMaximum
 
+_WINDOWS = (
+    "max_requests_in_window",
+    "max_tokens_in_window",
+    "max_admitted_requests_in_window",
+    "max_admitted_tokens_in_window",
+)
+
 
 class _Account:
     """The counts of one (wire, API key, model)."""
@@ -100,7 +107,6 @@ class Stats:
             {"wire": wire, "key": key, "model": model, **account.report()}
             for (wire, key, model), account in self._accounts.items()
         ]
-        windows = [name for name in _Account(1.0).report() if name.endswith("_in_window")]
         return {
             "requests": sum(account.total for account in self._accounts.values()),
             "in_flight": self._in_flight,
@@ -108,7 +114,7 @@ class Stats:
             **self._outcomes,
             **{
                 name: max((account.report()[name] for account in self._accounts.values()), default=0)
-                for name in windows
+                for name in _WINDOWS
             },
             "window_seconds": self._window,
             "accounts": accounts,

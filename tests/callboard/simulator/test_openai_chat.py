@@ -133,6 +133,7 @@ def test_limits_are_reported_and_enforced_by_the_charge_at_admission(simulate, m
     assert headers["x-ratelimit-reset-requests"] == "6s"
     assert headers["x-ratelimit-remaining-tokens"] == "400"
     assert headers["x-ratelimit-reset-tokens"] == "36s"
+    assert client.call(max_tokens=0).headers["x-ratelimit-remaining-requests"] == "9"  # refused, and not charged
     rejected = client.call(max_tokens=600)
     error = rejected.json()["error"]
     assert rejected.status_code == 429
@@ -144,8 +145,8 @@ def test_limits_are_reported_and_enforced_by_the_charge_at_admission(simulate, m
     manual_clock.seconds += 0.001
     assert client.call(max_tokens=600).status_code == 200
     stats = simulator.stats()
-    assert (stats["requests"], stats["completed"], stats["rejected"]) == (4, 2, 2)
-    assert (stats["max_requests_in_window"], stats["max_admitted_requests_in_window"]) == (4, 2)
+    assert [stats[name] for name in ("requests", "completed", "rejected", "invalid")] == [5, 2, 2, 1]
+    assert (stats["max_requests_in_window"], stats["max_admitted_requests_in_window"]) == (5, 2)
     assert (stats["max_tokens_in_window"], stats["max_admitted_tokens_in_window"]) == (2400, 1200)
 
 
