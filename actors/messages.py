@@ -20,12 +20,17 @@ One job, line by line:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..persistence.lifecycle import JobState
 from ..persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease
+from .kernel.ask import ReplyTo
 from .providers.model import CallError, Completion, LimitSnapshot, Request, Timeouts
 
+Cause = Literal["loss", "deferral", "handback"]
+"""Why a job goes back to waiting: its runner died, a limit makes it wait, or it was simply put back. The first two are counted."""
+
+ROOT = "company"
 STORE = "store"
 DISPATCHER = "dispatcher"
 RUNNERS = "runners"
@@ -139,7 +144,7 @@ class ReleaseJob:
     """Send a job back to waiting on behalf of a runner that cannot (it died, or never got it)."""
 
     lease: Lease
-    cause: str
+    cause: Cause
     reason: str
 
 
@@ -241,7 +246,7 @@ class RetryLater:
 class Release:
     """Verdict: back to waiting without a failure. `cause` is deferral (a limit) or handback (shutdown)."""
 
-    cause: str
+    cause: Cause
     reason: str
     held_by: str | None = None
     held_until_ms: int | None = None
@@ -272,6 +277,14 @@ class LeaseLost:
     """A write was refused because the lease is void: drop the work."""
 
     lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRefused:
+    """The database refused a write about this lease by itself, for good (its log has the traceback). Everything else went through."""
+
+    lease: Lease
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,20 +450,44 @@ class RunnerBusy:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerAbandoned:
+    """A handler did not end when it was interrupted: its thread is left behind, fenced off by its lease."""
+
+    runner: str
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerReturned:
+    """An abandoned handler has ended after all."""
+
+    runner: str
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
 class WakeUp:
     """A hint that the board has changed; may be lost without changing any result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Claim nothing more. At `deadline` (seconds from now) unfinished jobs are handed back; 0 hands them back now."""
+    """Claim nothing more. `deadline` seconds from now, unfinished jobs are handed back (0: now). `done` is answered when none is left."""
 
     deadline: float
+    done: ReplyTo[None]
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
-    """Nothing is being worked on any more."""
+class Hasten:
+    """While draining: hand back what is unfinished now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """How does the company stand? Answered with a `CompanySnapshot`."""
+
+    reply_to: ReplyTo[Any]
 
 
 # --- JobRunner ---------------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 (`key_env`, `key_file`), never held.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -79,7 +79,7 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     no_progress_timeout: Positive = 60.0
     total_timeout: Positive = 900.0
     max_abandoned: Count = 4
-    synchronous: str = "FULL"
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

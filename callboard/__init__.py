@@ -1,1 +1,108 @@
-"""Callboard: durable, supervised LLM work."""
+"""Callboard: durable, supervised LLM work.
+
+    from callboard import JobQueue, Supervisor, spawn
+
+    queue = JobQueue("sqlite:///jobs.db")                    # a host: the database, no actors
+    job = queue.add("chat", {"prompt": "…"}, model="fast", priority=10)
+    for chunk in job.stream(): print(chunk.text, end="")
+    print(job.wait(timeout=30).result)
+
+    with Supervisor(config) as supervisor: ...                # embedded: threads in this process
+    worker = spawn(config)                                   # or: a watched child process
+
+Names are imported when they are first used: a host that only adds jobs loads no actors, and `import callboard` loads nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from callboard.actors.providers.model import Completion, Message
+    from callboard.actors.runner.context import AsyncJobContext, JobContext
+    from callboard.actors.runner.effects import CallFailedError, JobInterrupted
+    from callboard.config import Config, ConfigError, load_config
+    from callboard.embedded import CompanyFailedError, Supervisor
+    from callboard.persistence.errors import (
+        CallboardError,
+        DatabaseError,
+        InvalidJobError,
+        JobCancelledError,
+        JobFailedError,
+        JobNotFoundError,
+        WaitTimeoutError,
+    )
+    from callboard.persistence.job import Job
+    from callboard.persistence.job_queue import JobQueue
+    from callboard.persistence.lifecycle import JobState
+    from callboard.persistence.model import Chunk
+    from callboard.process import WorkerProcess, spawn
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncJobContext",
+    "CallFailedError",
+    "CallboardError",
+    "Chunk",
+    "CompanyFailedError",
+    "Completion",
+    "Config",
+    "ConfigError",
+    "DatabaseError",
+    "InvalidJobError",
+    "Job",
+    "JobCancelledError",
+    "JobContext",
+    "JobFailedError",
+    "JobInterrupted",
+    "JobNotFoundError",
+    "JobQueue",
+    "JobState",
+    "Message",
+    "Supervisor",
+    "WaitTimeoutError",
+    "WorkerProcess",
+    "__version__",
+    "load_config",
+    "spawn",
+]
+
+_HOME = {
+    "AsyncJobContext": "actors.runner.context",
+    "CallFailedError": "actors.runner.effects",
+    "CallboardError": "persistence.errors",
+    "Chunk": "persistence.model",
+    "CompanyFailedError": "embedded",
+    "Completion": "actors.providers.model",
+    "Config": "config",
+    "ConfigError": "config",
+    "DatabaseError": "persistence.errors",
+    "InvalidJobError": "persistence.errors",
+    "Job": "persistence.job",
+    "JobCancelledError": "persistence.errors",
+    "JobContext": "actors.runner.context",
+    "JobFailedError": "persistence.errors",
+    "JobInterrupted": "actors.runner.effects",
+    "JobNotFoundError": "persistence.errors",
+    "JobQueue": "persistence.job_queue",
+    "JobState": "persistence.lifecycle",
+    "Message": "actors.providers.model",
+    "Supervisor": "embedded",
+    "WaitTimeoutError": "persistence.errors",
+    "WorkerProcess": "process",
+    "load_config": "config",
+    "spawn": "process",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'callboard' has no attribute {name!r}")
+    value = getattr(import_module(f"callboard.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

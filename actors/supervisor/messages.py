@@ -24,6 +24,13 @@ class StopChild:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Something that no restart heals: stop everything and end as a crash, as when a limit is exceeded."""
+
+    reason: str
+
+
 # -- facts to `notify` ------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ from ..kernel.messages import (
     explain,
 )
 from ..kernel.system import ActorSystem
+from ..kernel.timers import TimerToken
 from .children import (
     ALIVE,
     SETTLED,
@@ -47,6 +48,7 @@ from .messages import (
     ChildDown,
     ChildHung,
     ChildStarted,
+    GiveUp,
     RestartDue,
     StartChild,
     StartTimedOut,
@@ -105,7 +107,7 @@ class SupervisorActor(Actor):
         self._abandoned: set[tuple[str, int]] = set()
         self._closing: ExitReason | None = None
         self._is_ready = False
-        self._hang_check_set = False
+        self._hang_check: tuple[float, TimerToken] | None = None  # how long it waits, and its timer
         self._crash_sites: Counter[str] = Counter()
 
     def status(self) -> SupervisorStatus:
@@ -136,6 +138,8 @@ class SupervisorActor(Actor):
                 self._on_start_child(spec)
             case StopChild(name):
                 self._on_stop_child(name)
+            case GiveUp(reason):
+                self._give_up(reason)
             case RestartDue(name, generation):
                 child = self._current(name, generation)
                 if child is not None and child.state is ChildState.BACKOFF:
@@ -318,12 +322,17 @@ class SupervisorActor(Actor):
 
     def _watch_for_hangs(self) -> None:
         limits = [c.spec.hang_after for c in self._children.values() if c.spec.hang_after and c.state in ALIVE]
-        if limits and not self._hang_check_set:
-            self._hang_check_set = True
-            self.after(min(min(limits) / HANG_CHECKS_PER_LIMIT, LONGEST_HANG_CHECK), CheckForHangs())
+        if not limits:
+            return
+        wait = min(min(limits) / HANG_CHECKS_PER_LIMIT, LONGEST_HANG_CHECK)
+        if self._hang_check is not None:
+            if self._hang_check[0] <= wait:
+                return
+            self.cancel(self._hang_check[1])  # a child with a shorter limit has come
+        self._hang_check = (wait, self.after(wait, CheckForHangs()))
 
     def _check_for_hangs(self) -> None:
-        self._hang_check_set = False
+        self._hang_check = None
         for child in tuple(self._children.values()):
             limit, busy = child.spec.hang_after, self._busy(child)
             if limit is None or busy is None or child.state is not ChildState.RUNNING:

@@ -1,0 +1,1 @@
+../../callboard/simulated_provider.py

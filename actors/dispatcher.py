@@ -1,0 +1,432 @@
+"""The dispatcher: looks at the board, claims for free runners, and sizes their pool.
+
+It wakes on hints and on a timer, so that a lost hint costs latency and nothing else. What it knows of the runners is in memory only: a new
+dispatcher asks them to report, and the sweep hands back whatever nobody holds. The pool grows by claiming for runners that do not exist
+yet and starting them; it shrinks when they idle.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..persistence.model import ClaimedJob, LaneDepth, Lease
+from .kernel.actor import Actor
+from .kernel.ask import ReplyTo
+from .kernel.messages import explain
+from .kernel.system import ActorSystem
+from .memory import rss_mb
+from .messages import (
+    ROOT,
+    RUNNERS,
+    STORE,
+    BoardQuiet,
+    CheckLeases,
+    ClaimJobs,
+    Describe,
+    Drain,
+    HandBack,
+    HandlerAbandoned,
+    HandlerReturned,
+    Hasten,
+    HoldLane,
+    JobsClaimed,
+    KeyFreed,
+    KeyHeld,
+    LeasesLost,
+    ReleaseJob,
+    ReportIn,
+    RevokeJob,
+    RunJob,
+    RunnerBusy,
+    RunnerIdle,
+    StoreRecovered,
+    StoreUnavailable,
+    SweepBoard,
+    WakeUp,
+)
+from .plan import Allowance, Plan, plan_claim, runners_allowed, surplus
+from .settings import CompanySettings
+from .supervisor.messages import ChildDown, ChildHung, ChildStarted, GiveUp, StartChild, StopChild
+from .supervisor.spec import ChildSpec
+
+logger = logging.getLogger(__name__)
+
+STOPPING = "the worker is stopping"
+FREED_FOR_MS = 1000
+"""How long a limiter's word on its headroom is taken for true."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    """Look at the board."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """Repair, shrink, report."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DrainDeadline:
+    """What is unfinished goes back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompanySnapshot:
+    """How the company stands, as its dispatcher sees it.
+
+    `settled`: it has looked, found nothing it may run now, and works on nothing. `next_due_ms`: when that changes by time alone.
+    """
+
+    runners: int
+    busy: int
+    settled: bool
+    draining: bool
+    store_problem: str | None
+    lanes: tuple[LaneDepth, ...]
+    unroutable: dict[str, str]
+    held_keys: dict[str, int]
+    next_due_ms: int | None
+    abandoned: int
+    claimed: int
+    memory_mb: float | None
+
+
+class DispatcherActor(Actor):
+    """One per company. `runner_spec` makes the child spec of a runner by its name; `types` are the job types that can be performed."""
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        *,
+        settings: CompanySettings,
+        types: frozenset[str],
+        runner_spec: Callable[[str], ChildSpec],
+        memory: Callable[[], float | None] = rss_mb,
+    ) -> None:
+        super().__init__(system)
+        self._settings = settings
+        self._types = types
+        self._runner_spec = runner_spec
+        self._memory = memory
+        self._idle: dict[str, float] = {}
+        self._busy: dict[str, Lease] = {}
+        self._starting: set[str] = set()
+        self._leaving: set[str] = set()
+        self._unassigned: deque[ClaimedJob] = deque()
+        self._alone: Lease | None = None
+        self._suspects = False
+        self._lanes: tuple[LaneDepth, ...] = ()
+        self._plan = Plan({}, {}, {})
+        self._allowances: dict[str, Allowance] = {}
+        self._claiming: ClaimJobs | None = None
+        self._more = True
+        self._settled = False
+        self._next_due: int | None = None
+        self._draining: ReplyTo[None] | None = None
+        self._stopping = False
+        self._store_problem: str | None = None
+        self._abandoned: set[Lease] = set()
+        self._claimed = 0
+        self._memory_mb: float | None = None
+
+    def on_start(self) -> None:
+        """Learn who is there, and begin to look."""
+        for number in range(1, self._settings.runners.max + 1):
+            name = _runner(number)
+            if self.system.directory.find(name) is not None:
+                self._starting.add(name)
+                self.tell(name, ReportIn())
+        self._ensure_minimum()
+        self.after(self._settings.poll_interval, _Tick())
+        self.after(self._settings.sweep_interval, _Sweep())
+        self._look()
+
+    def receive(self, message: object) -> None:
+        """Dispatch."""
+        match message:
+            case _Tick():
+                self.after(self._settings.poll_interval, _Tick())
+                if self._busy and self._store_problem is None:
+                    self.tell(STORE, CheckLeases(self.name, tuple(self._busy.values())))
+                self._look()
+            case WakeUp():
+                self._more = True
+                self._look()
+            case JobsClaimed():
+                self._on_claimed(message)
+            case BoardQuiet():
+                self._claiming = None
+                self._settle()
+                self._check_drained()
+            case RunnerIdle(runner, done):
+                self._on_idle(runner, done)
+            case RunnerBusy(runner, lease):
+                self._starting.discard(runner)
+                self._idle.pop(runner, None)
+                self._busy[runner] = lease
+            case LeasesLost(leases):
+                self._on_leases_lost(leases)
+            case KeyHeld(key, until_ms):
+                self._allowances[key] = Allowance(0, until_ms)
+            case KeyFreed(key, headroom):
+                self._on_key_freed(key, headroom)
+            case ChildDown(child, _, reason, will_restart):
+                self._on_runner_down(child, f"runner {explain(reason)}", will_restart)
+            case ChildHung(child, _, doing, seconds):
+                self._on_runner_down(child, f"runner hung in {doing} for {seconds:.1f} s", will_restart=True)
+            case ChildStarted():
+                pass  # a runner offers itself with RunnerIdle
+            case HandlerAbandoned(_, lease):
+                self._on_abandoned(lease)
+            case HandlerReturned(_, lease):
+                self._abandoned.discard(lease)
+            case StoreUnavailable(reason):
+                self._store_problem = reason
+            case StoreRecovered():
+                self._store_problem = None
+                self._more = True
+                self._look()
+            case _Sweep():
+                self._sweep()
+            case Drain(deadline, done):
+                self._on_drain(deadline, done)
+            case _DrainDeadline() | Hasten():
+                self._hand_back_all()
+            case Describe(reply_to):
+                reply_to.set(self._snapshot())
+            case _:
+                self.unhandled(message)
+
+    # --- claiming -------------------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Ask the store for work, one question at a time."""
+        if self._claiming is not None or self._stopping or self._store_problem is not None or self._alone is not None:
+            return
+        alone = not self._busy and not self._unassigned
+        slots = self._slots()
+        if slots <= 0 or (self._suspects and not alone):
+            return
+        self._plan = self._plan_for(self._lanes, slots)
+        order = ClaimJobs(reply_to=self.name, slots=slots, quotas=self._plan.quotas, alone=alone, force=self._more)
+        self._claiming = order
+        self.tell(STORE, order)
+
+    def _on_claimed(self, claimed: JobsClaimed) -> None:
+        order, self._claiming = self._claiming, None
+        if self._stopping:
+            self._return(claimed.jobs)
+            return
+        self._lanes = claimed.lanes
+        self._next_due = claimed.next_due_ms
+        self._suspects = claimed.suspects
+        self._claimed += len(claimed.jobs)
+        for job in claimed.jobs:
+            self._count_against_allowance(job)
+            if job.alone:
+                self._alone = job.lease
+            self._assign(job)
+        asked = order.slots if order is not None else 0
+        plan = self._plan_for(claimed.lanes, self._slots())
+        self._plan = Plan(self._plan.quotas, plan.unroutable, {**self._plan.keys, **plan.keys})
+        unasked = order is not None and any(lane not in order.quotas for lane in plan.quotas)
+        self._more = len(claimed.jobs) >= asked > 0
+        if unasked:
+            self._more = True
+            self._look()
+        elif not claimed.jobs:
+            self._settle()
+
+    def _plan_for(self, lanes: tuple[LaneDepth, ...], slots: int) -> Plan:
+        return plan_claim(
+            lanes,
+            slots=slots,
+            settings=self._settings,
+            types=self._types,
+            allowances=self._allowances,
+            now_ms=self.now_ms(),
+        )
+
+    def _slots(self) -> int:
+        return self._allowed() - len(self._busy) - len(self._unassigned)
+
+    def _allowed(self) -> int:
+        runners = self._settings.runners
+        return runners_allowed(
+            minimum=runners.min,
+            maximum=runners.max,
+            running=self._running(),
+            memory_mb=self._memory_mb,
+            cap_mb=runners.memory_mb,
+        )
+
+    def _count_against_allowance(self, job: ClaimedJob) -> None:
+        key = next(
+            (key for lane, key in self._plan.keys.items() if lane == f"{job.queue}|{job.type}|{job.model or ''}"), None
+        )
+        allowance = self._allowances.get(key) if key is not None else None
+        if key is not None and allowance is not None:
+            self._allowances[key] = Allowance(max(0, allowance.left - 1), allowance.until_ms)
+
+    def _on_key_freed(self, key: str, headroom: int | None) -> None:
+        if headroom is None:
+            self._allowances.pop(key, None)
+        else:
+            self._allowances[key] = Allowance(headroom, self.now_ms() + FREED_FOR_MS)
+        self._more = True
+        self._look()
+
+    def _settle(self) -> None:
+        self._settled = not self._busy and not self._unassigned
+
+    # --- runners --------------------------------------------------------------------------------------------------------------------
+
+    def _assign(self, job: ClaimedJob) -> None:
+        self._settled = False
+        if self._idle:
+            runner = max(
+                self._idle, key=lambda name: self._idle[name]
+            )  # the one that idled last, so that the others can leave
+            self._give(runner, job)
+            return
+        self._unassigned.append(job)
+        if len(self._unassigned) > len(self._starting):
+            self._start_runner()
+
+    def _give(self, runner: str, job: ClaimedJob) -> None:
+        self._idle.pop(runner, None)
+        self._busy[runner] = job.lease
+        if not self.tell(runner, RunJob(job)):
+            self._on_runner_down(runner, "runner was gone before it got the job", will_restart=True)
+
+    def _start_runner(self) -> None:
+        taken = {*self._idle, *self._busy, *self._starting, *self._leaving}
+        name = next((name for n in range(1, self._settings.runners.max + 1) if (name := _runner(n)) not in taken), None)
+        if name is not None:
+            self._starting.add(name)
+            self.tell(RUNNERS, StartChild(self._runner_spec(name)))
+
+    def _ensure_minimum(self) -> None:
+        while self._running() < self._settings.runners.min and not self._stopping:
+            self._start_runner()
+
+    def _running(self) -> int:
+        return len(self._idle) + len(self._busy) + len(self._starting)
+
+    def _on_idle(self, runner: str, done: Lease | None) -> None:
+        self._starting.discard(runner)
+        self._busy.pop(runner, None)
+        if done is not None and done == self._alone:
+            self._alone = None
+            self._more = True
+        if self._stopping:
+            self._idle[runner] = self.monotonic()
+            self._check_drained()
+        elif self._unassigned:
+            self._give(runner, self._unassigned.popleft())
+        else:
+            self._idle[runner] = self.monotonic()
+        self._look()
+
+    def _on_runner_down(self, runner: str, reason: str, will_restart: bool) -> None:
+        self._idle.pop(runner, None)
+        self._starting.discard(runner)
+        self._leaving.discard(runner)
+        lease = self._busy.pop(runner, None)
+        if lease is not None:
+            if lease == self._alone:
+                self._alone = None
+            self.tell(STORE, ReleaseJob(lease=lease, cause="loss", reason=reason))
+            self._more = True
+        if will_restart:
+            self._starting.add(runner)
+        self._check_drained()
+
+    def _on_leases_lost(self, leases: tuple[Lease, ...]) -> None:
+        lost = set(leases)
+        for runner, lease in self._busy.items():
+            if lease in lost:
+                self.tell(runner, RevokeJob(lease))
+
+    def _on_abandoned(self, lease: Lease) -> None:
+        self._abandoned.add(lease)
+        logger.error(
+            "the handler of job %d did not end when it was interrupted; its thread is left behind", lease.job_id
+        )
+        if len(self._abandoned) > self._settings.max_abandoned:
+            reason = f"{len(self._abandoned)} handlers did not end when they were interrupted (max_abandoned is {self._settings.max_abandoned})"
+            self.tell(ROOT, GiveUp(reason))
+
+    # --- repair, shrinking, ending --------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        self.after(self._settings.sweep_interval, _Sweep())
+        self._memory_mb = self._memory()
+        if self._store_problem is None:
+            held = frozenset([*self._busy.values(), *(job.lease for job in self._unassigned)])
+            self.tell(STORE, SweepBoard(held))
+            for lane, reason in self._plan.unroutable.items():
+                self.tell(STORE, HoldLane(lane, f"unroutable: {reason}"))
+        if self._stopping:
+            return
+        self._ensure_minimum()
+        leaving = surplus(
+            self._idle,
+            running=self._running(),
+            minimum=self._settings.runners.min,
+            allowed=self._allowed(),
+            now=self.monotonic(),
+            idle_timeout=self._settings.runners.idle_timeout,
+        )
+        for runner in leaving:
+            del self._idle[runner]
+            self._leaving.add(runner)  # its name is free again when it is down
+            self.tell(RUNNERS, StopChild(runner))
+
+    def _on_drain(self, deadline: float, done: ReplyTo[None]) -> None:
+        self._stopping = True
+        self._draining = done
+        self._return(self._unassigned)
+        self._unassigned.clear()
+        if deadline > 0:
+            self.after(deadline, _DrainDeadline())
+        else:
+            self._hand_back_all()
+        self._check_drained()
+
+    def _return(self, jobs: Iterable[ClaimedJob]) -> None:
+        """Hand back what was claimed too late to begin."""
+        for job in jobs:
+            self.tell(STORE, ReleaseJob(lease=job.lease, cause="handback", reason=STOPPING))
+        self._check_drained()
+
+    def _hand_back_all(self) -> None:
+        for runner in self._busy:
+            self.tell(runner, HandBack(STOPPING))
+
+    def _check_drained(self) -> None:
+        if self._draining is not None and not self._busy and self._claiming is None:
+            self._draining.set(None)
+
+    def _snapshot(self) -> CompanySnapshot:
+        now = self.now_ms()
+        return CompanySnapshot(
+            runners=self._running(),
+            busy=len(self._busy),
+            settled=self._settled and not self._busy and not self._unassigned and self._claiming is None,
+            draining=self._stopping,
+            store_problem=self._store_problem,
+            lanes=self._lanes,
+            unroutable=dict(self._plan.unroutable),
+            held_keys={key: a.until_ms for key, a in self._allowances.items() if a.left == 0 and a.until_ms > now},
+            next_due_ms=self._next_due,
+            abandoned=len(self._abandoned),
+            claimed=self._claimed,
+            memory_mb=self._memory_mb,
+        )
+
+
+def _runner(number: int) -> str:
+    return f"runner-{number}"

@@ -1,0 +1,112 @@
+"""The actor of one provider: takes orders for calls, hands them to its engine, and never waits.
+
+What the engine has to say, it says from its event loop straight to those concerned: pieces and the end of an answer to the runner, what the reply
+revealed of the limits to the limiter. A refusal reaches the limiter before the runner hears of it, so that whatever the runner reserves
+next already meets the hold.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+from ..kernel.actor import Actor
+from ..kernel.system import ActorSystem
+from ..messages import (
+    AbortCall,
+    CallFailed,
+    CallFinished,
+    KeyRefused,
+    LimitsObserved,
+    StartCall,
+    TextArrived,
+    limiter_name,
+)
+from .engine import CallEvent, Failed, Finished, Text
+from .model import ErrorClass, Request, Scope, Timeouts
+
+REFUSALS = frozenset({ErrorClass.RATE, ErrorClass.QUOTA, ErrorClass.AUTH})
+"""Failures that say the key must wait, whichever job asks."""
+
+
+class Engine(Protocol):
+    """What makes the calls. `on_event` may be called from any thread, and exactly once with an end for every `submit`."""
+
+    def start(self) -> None:
+        """Begin; ready on return."""
+
+    def stop(self) -> object:
+        """Abort every call and end."""
+
+    def submit(
+        self, call_key: Hashable, request: Request, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
+    ) -> None:
+        """Make a call. Returns at once."""
+
+    def abort(self, call_key: Hashable) -> None:
+        """Close a call's connection. Returns at once; nothing happens if it is over."""
+
+
+class ProviderActor(Actor):
+    """One provider. A fresh engine for every life: a crash leaves no connection behind."""
+
+    def __init__(self, system: ActorSystem, *, provider: str, make_engine: Callable[[], Engine]) -> None:
+        super().__init__(system)
+        self._provider = provider
+        self._make_engine = make_engine
+        self._engine: Engine | None = None
+
+    def on_start(self) -> None:
+        """Start the engine."""
+        self._engine = self._make_engine()
+        self._engine.start()
+
+    def on_stop(self) -> None:
+        """End every call."""
+        if self._engine is not None:
+            self._engine.stop()
+
+    def on_failure(self, *_: Any) -> None:
+        """End every call."""
+        self.on_stop()
+
+    def receive(self, message: object) -> None:
+        """Start a call, or abort one."""
+        assert self._engine is not None
+        match message:
+            case StartCall(call=call, request=request, timeouts=timeouts):
+                self._engine.submit(call, request, timeouts, self._teller(message))
+            case AbortCall(call):
+                self._engine.abort(call)
+            case _:
+                self.unhandled(message)
+
+    def _teller(self, order: StartCall) -> Callable[[CallEvent], None]:
+        """What turns the engine's events about a call into messages. Runs on the engine's thread: touches no state of the actor."""
+        system, call, runner, limiter = self.system, order.call, order.reply_to, limiter_name(order.limit_key)
+        family = limiter_name(self._provider)
+
+        def tell(event: CallEvent) -> None:
+            match event:
+                case Text(text=text):
+                    system.tell(runner, TextArrived(call, text))
+                case Finished(completion=completion, limits=limits):
+                    system.tell(limiter, LimitsObserved(call, limits))
+                    system.tell(runner, CallFinished(call, completion))
+                case Failed(error=error, limits=limits):
+                    if error.kind in REFUSALS:
+                        refusal = KeyRefused(
+                            call, error.kind, error.scope, error.retry_after, f"{error.kind}: {error.message}"
+                        )
+                        for name in self._refused(error.scope, limiter, family):
+                            system.tell(name, refusal)
+                    elif error.sent:
+                        system.tell(limiter, LimitsObserved(call, limits))
+                    system.tell(runner, CallFailed(call, error))
+
+        return tell
+
+    def _refused(self, scope: Scope, limiter: str, family: str) -> list[str]:
+        """The limiters a refusal concerns: one key, or every key under the provider's account."""
+        if scope not in (Scope.CREDENTIAL, Scope.PROVIDER):
+            return [limiter]
+        names = [life.name for life in self.system.directory.lives()]
+        return [name for name in names if name == family or name.startswith(f"{family}/")]

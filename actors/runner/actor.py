@@ -1,0 +1,564 @@
+"""The actor that performs one job at a time.
+
+It reads its mailbox and nothing else: the handler works elsewhere and asks for effects, calls are made by the provider's actor, writes by the
+store's. So a cancel, a lost lease or a shutdown reaches it at once. Whatever ends a job early first brings its calls to an end (what was
+spent is booked, even for a lost lease), and only then commits the verdict.
+
+    effect CallModel:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ answer the handler
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from ...persistence.model import ClaimedJob, Lease
+from ..kernel.actor import Actor
+from ..kernel.messages import Down
+from ..kernel.system import ActorSystem, void
+from ..kernel.timers import TimerToken
+from ..messages import (
+    DISPATCHER,
+    STORE,
+    AbortCall,
+    AppendChunks,
+    CallDeferred,
+    CallFailed,
+    CallFinished,
+    CallGranted,
+    CallRef,
+    Charge,
+    Fail,
+    FinishJob,
+    HandBack,
+    HandlerAbandoned,
+    HandlerReturned,
+    IntentRecorded,
+    JobRecorded,
+    LeaseLost,
+    OutcomeRecorded,
+    RecordIntent,
+    RecordOutcome,
+    Release,
+    ReportIn,
+    ReserveCall,
+    RetryLater,
+    RevokeJob,
+    RunJob,
+    RunnerBusy,
+    RunnerIdle,
+    SaveStep,
+    SetProgress,
+    StartCall,
+    StepSaved,
+    StoreRefused,
+    TextArrived,
+    Verdict,
+    WithdrawCall,
+    limiter_name,
+    provider_name,
+)
+from ..providers.model import Billed, CallError, Completion, ErrorClass, Request
+from ..settings import CompanySettings, Route, UnknownModelError, route
+from . import booking, retry
+from .effects import CallFailedError, CallModel, Effect, KeepValue, ShowProgress
+from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry, Performance
+from .verdicts import result_verdict, verdict_of
+
+FLUSH_AFTER = 0.1
+"""Seconds that streamed text may wait to be written together; the first piece of an answer does not wait."""
+FLUSH_CHARS = 4096
+PROGRESS_EVERY = 0.15
+RESERVE_AGAIN = 0.1
+HANDLER_GRACE = 10.0
+"""Seconds a handler has to end after it was interrupted, before its thread counts as abandoned."""
+
+
+class _Stage(Enum):
+    RESERVING = auto()
+    INTENDING = auto()
+    CALLING = auto()
+    BOOKING = auto()
+
+
+@dataclass(slots=True)
+class _Call:
+    ref: CallRef
+    effect: CallModel
+    answer: Answer
+    route: Route
+    request: Request
+    charge: Charge
+    stage: _Stage = _Stage.RESERVING
+    call_id: int = 0
+    then: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class _Work:
+    """A job in hand. `ending` is its verdict once it has one, `dropped` that its lease is lost and no verdict may be written."""
+
+    job: ClaimedJob
+    performance: Performance
+    calls: dict[CallRef, _Call] = field(default_factory=dict)
+    saves: dict[str, Answer] = field(default_factory=dict)
+    numbers: int = 0
+    steps: set[str] = field(default_factory=set)
+    ended: bool = False
+    ending: Verdict | None = None
+    dropped: bool = False
+    finishing: bool = False
+    deadline: TimerToken | None = None
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    text_size: int = 0
+    text_total: int = 0
+    chunk: int = 0
+    flush: TimerToken | None = None
+    shown: ShowProgress | None = None
+    show: TimerToken | None = None
+    shows_itself: bool = False
+
+    @property
+    def lease(self) -> Lease:
+        return self.job.lease
+
+    @property
+    def leaving(self) -> bool:
+        return self.dropped or self.ending is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class _Show:
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class _ReserveAgain:
+    call: CallRef
+
+
+@dataclass(frozen=True, slots=True)
+class _Overdue:
+    lease: Lease
+
+
+class JobRunnerActor(Actor):
+    """Performs one job at a time, under its lease. `open_limiter` has the limiter of a route started if it is not there."""
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        *,
+        settings: CompanySettings,
+        handlers: HandlerRegistry,
+        open_limiter: Callable[[Route], None],
+    ) -> None:
+        super().__init__(system)
+        self._settings = settings
+        self._handlers = handlers
+        self._open_limiter = open_limiter
+        self._work: _Work | None = None
+        self._lingering: dict[Lease, TimerToken | None] = {}
+
+    def on_start(self) -> None:
+        """Offer itself."""
+        self.tell(DISPATCHER, RunnerIdle(self.name, None))
+
+    def on_stop(self) -> None:
+        """Let go of what it holds; the dispatcher, or the sweep, hands the job back."""
+        self._let_go()
+
+    def on_failure(self, *_: Any) -> None:
+        """Let go of what it holds; the dispatcher counts the loss."""
+        self._let_go()
+
+    def receive(self, message: object) -> None:
+        """Dispatch. What concerns a lease or call that is no longer held is dropped: it is history."""
+        match message:
+            case RunJob(job):
+                self._begin(job)
+            case EffectAsked(lease, effect, answer):
+                if (work := self._held(lease)) is not None and not work.leaving:
+                    self._perform(work, effect, answer)
+            case HandlerEnded(lease):
+                self._on_handler_ended(message)
+            case CallGranted(ref):
+                self._with_call(ref, _Stage.RESERVING, self._on_granted)
+            case CallDeferred(call=ref):
+                self._with_call(ref, _Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
+            case IntentRecorded(ref, call_id):
+                self._with_call(ref, _Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+            case TextArrived(ref, text):
+                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_text(work, call, text))
+            case CallFinished(ref, completion):
+                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
+            case CallFailed(ref, error):
+                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
+            case OutcomeRecorded(ref):
+                self._with_call(ref, _Stage.BOOKING, self._on_booked)
+            case StepSaved(lease, name):
+                if (work := self._held(lease)) is not None and name in work.saves:
+                    work.saves.pop(name).give(None)
+            case JobRecorded(lease):
+                if (work := self._held(lease)) is not None and work.finishing:
+                    self._idle(work)
+            case LeaseLost(lease) | RevokeJob(lease):
+                if (work := self._held(lease)) is not None:
+                    self._on_lease_lost(work, isinstance(message, LeaseLost))
+            case StoreRefused(lease, reason):
+                if (work := self._held(lease)) is not None:
+                    self._on_refused(work, reason)
+            case HandBack(reason):
+                if self._work is not None:
+                    self._leave(self._work, Release(cause="handback", reason=reason))
+            case ReportIn():
+                busy = self._work is not None
+                self.tell(
+                    DISPATCHER,
+                    RunnerBusy(self.name, self._work.lease) if busy and self._work else RunnerIdle(self.name, None),
+                )
+            case Down(child):
+                self._on_down(child)
+            case _Flush(lease):
+                if (work := self._held(lease)) is not None:
+                    self._flush_text(work)
+            case _Show(lease):
+                if (work := self._held(lease)) is not None:
+                    self._write_progress(work)
+            case _Deadline(lease):
+                if (work := self._held(lease)) is not None:
+                    self._on_deadline(work)
+            case _ReserveAgain(ref):
+                self._with_call(ref, _Stage.RESERVING, lambda _, call: self._reserve(call))
+            case _Overdue(lease):
+                if lease in self._lingering:
+                    self._lingering[lease] = None
+                    self.tell(DISPATCHER, HandlerAbandoned(self.name, lease))
+            case _:
+                self.unhandled(message)
+
+    # --- a job begins and ends ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, job: ClaimedJob) -> None:
+        if self._work is not None:
+            raise AssertionError(f"{self.name} was given job {job.id} while it works on job {self._work.job.id}")
+        name, system = self.name, self.system
+        performance = self._handlers.perform(job, lambda message: void(system.tell(name, message)))
+        work = self._work = _Work(job=job, performance=performance)
+        timeout = job.options.job_timeout or self._settings.job_timeout
+        work.deadline = self.after(timeout, _Deadline(job.lease))
+        performance.start()
+
+    def _on_handler_ended(self, ended: HandlerEnded) -> None:
+        lease = ended.lease
+        if lease in self._lingering:
+            timer = self._lingering.pop(lease)
+            if timer is not None:
+                self.cancel(timer)
+            else:
+                self.tell(DISPATCHER, HandlerReturned(self.name, lease))
+            return
+        work = self._held(lease)
+        if work is None:
+            return
+        work.ended = True
+        if not work.leaving:
+            if ended.error is None:
+                verdict = result_verdict(ended.value)
+            else:
+                delay = retry.backoff(work.job.failures, self._settings.retries, None, self.system.random.random())
+                verdict = verdict_of(ended.error, run_at_ms=self.now_ms() + round(delay * 1000))
+            self._leave(work, verdict)
+
+    def _on_deadline(self, work: _Work) -> None:
+        timeout = work.job.options.job_timeout or self._settings.job_timeout
+        reason = f"ran for longer than its job_timeout of {timeout:g} s"
+        delay = retry.backoff(work.job.failures, self._settings.retries, None, self.system.random.random())
+        error = {"class": str(ErrorClass.TIMEOUT), "message": reason}
+        self._leave(work, RetryLater(error, self.now_ms() + round(delay * 1000), reason))
+
+    def _leave(self, work: _Work, verdict: Verdict) -> None:
+        """Bring the job to its end with this verdict, unless it has one."""
+        if work.leaving:
+            return
+        work.ending = verdict
+        self._wind_down(work)
+
+    def _on_lease_lost(self, work: _Work, refused_write: bool) -> None:
+        work.dropped = True
+        if refused_write:  # nothing told to the store under this lease gets another answer
+            for call in list(work.calls.values()):
+                if call.stage is _Stage.INTENDING:
+                    self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+                    del work.calls[call.ref]
+                elif call.stage is _Stage.BOOKING:
+                    del work.calls[call.ref]
+        self._wind_down(work)
+
+    def _on_refused(self, work: _Work, reason: str) -> None:
+        """A bug, or data the database cannot hold. The job fails; if that is refused as well, the sweep hands it back."""
+        error = {"class": "store", "message": reason}
+        if work.finishing:
+            self._idle(work)
+            return
+        work.calls = {ref: call for ref, call in work.calls.items() if call.stage in (_Stage.RESERVING, _Stage.CALLING)}
+        self._leave(work, Fail(error, f"the database refused a write: {reason}"))
+
+    def _wind_down(self, work: _Work) -> None:
+        if not work.ended:
+            work.performance.interrupt()
+        for call in list(work.calls.values()):
+            if call.stage is _Stage.RESERVING:
+                self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+                del work.calls[call.ref]
+            elif call.stage is _Stage.CALLING:
+                self.tell(provider_name(call.route.provider), AbortCall(call.ref))
+        self._finish_when_quiet(work)
+
+    def _finish_when_quiet(self, work: _Work) -> None:
+        if work.calls or work.finishing:
+            return
+        if work.dropped or work.ending is None:
+            self._idle(work)
+            return
+        self._flush_text(work)
+        work.finishing = True
+        self.tell(STORE, FinishJob(reply_to=self.name, lease=work.lease, verdict=work.ending))
+
+    def _idle(self, work: _Work) -> None:
+        for timer in (work.deadline, work.flush, work.show):
+            if timer is not None:
+                self.cancel(timer)
+        if not work.ended:
+            self._lingering[work.lease] = self.after(HANDLER_GRACE, _Overdue(work.lease))
+        self._work = None
+        self.tell(DISPATCHER, RunnerIdle(self.name, work.lease))
+
+    def _let_go(self) -> None:
+        work = self._work
+        if work is None:
+            return
+        if not work.ended:
+            work.performance.interrupt()
+        for call in work.calls.values():
+            if call.stage is _Stage.CALLING:
+                self.tell(provider_name(call.route.provider), AbortCall(call.ref))
+
+    # --- effects --------------------------------------------------------------------------------------------------------------------
+
+    def _perform(self, work: _Work, effect: Effect, answer: Answer) -> None:
+        match effect:
+            case CallModel():
+                self._call(work, effect, answer)
+            case KeepValue(name, value):
+                work.saves[name] = answer
+                self.tell(STORE, SaveStep(reply_to=self.name, lease=work.lease, name=name, value=value))
+            case ShowProgress():
+                work.shows_itself = True
+                self._show(work, effect)
+                answer.give(None)
+
+    def _call(self, work: _Work, effect: CallModel, answer: Answer) -> None:
+        memo = work.job.memo
+        if effect.step in work.steps:
+            answer.refuse(
+                ValueError(f"step {effect.step!r} was used twice in one attempt; give each call a name of its own")
+            )
+            return
+        work.steps.add(effect.step)
+        if memo is not None and effect.step in memo.completions:
+            answer.give(Completion.from_json(memo.completions[effect.step]))
+            return
+        if memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
+            self._leave(work, Fail(*_parked(f"step {effect.step!r} has a call whose outcome is unknown")))
+            return
+        try:
+            where = route(self._settings, effect.model or work.job.model)
+        except UnknownModelError as error:
+            answer.refuse(CallFailedError(CallError(kind=ErrorClass.NOT_FOUND, message=f"model: {error}", sent=False)))
+            return
+        work.numbers += 1
+        request = booking.request_of(effect, where)
+        ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
+        call = work.calls[ref] = _Call(ref, effect, answer, where, request, booking.charge_of(request))
+        self._reserve(call)
+
+    def _show(self, work: _Work, progress: ShowProgress) -> None:
+        if work.shown is not None and progress.percent < work.shown.percent:
+            progress = ShowProgress(work.shown.percent, progress.message)
+        work.shown = progress
+        if work.show is None:
+            work.show = self.after(PROGRESS_EVERY, _Show(work.lease))
+
+    def _write_progress(self, work: _Work) -> None:
+        work.show = None
+        if work.shown is not None and not work.leaving:
+            self.tell(STORE, SetProgress(lease=work.lease, percent=work.shown.percent, message=work.shown.message))
+
+    # --- a call ---------------------------------------------------------------------------------------------------------------------
+
+    def _reserve(self, call: _Call) -> None:
+        call.stage = _Stage.RESERVING
+        name = limiter_name(call.route.limit_key)
+        if self.system.directory.find(name) is None:
+            self._open_limiter(call.route)
+            self.after(RESERVE_AGAIN, _ReserveAgain(call.ref))
+            return
+        self.watch(name)
+        assert self._work is not None
+        self.tell(
+            name, ReserveCall(reply_to=self.name, call=call.ref, charge=call.charge, priority=self._work.job.priority)
+        )
+
+    def _on_granted(self, _: _Work, call: _Call) -> None:
+        call.stage = _Stage.INTENDING
+        intent = booking.intent_of(call.effect, call.request, call.route, call.charge)
+        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent))
+
+    def _on_deferred(self, work: _Work, call: _Call, deferred: CallDeferred) -> None:
+        del work.calls[call.ref]
+        self._leave(
+            work,
+            Release(
+                cause="deferral", reason=deferred.reason, held_by=deferred.limit_key, held_until_ms=deferred.until_ms
+            ),
+        )
+
+    def _on_intent(self, work: _Work, call: _Call, call_id: int) -> None:
+        call.call_id = call_id
+        call.stage = _Stage.CALLING
+        if work.leaving:
+            self._on_failed(work, call, _not_sent("the job left before the call did"))
+            return
+        name = provider_name(call.route.provider)
+        self.watch(name)
+        started = self.tell(
+            name,
+            StartCall(
+                reply_to=self.name,
+                call=call.ref,
+                limit_key=call.route.limit_key,
+                request=call.request,
+                timeouts=booking.timeouts_of(work.job, self._settings),
+            ),
+        )
+        if not started:
+            self._on_failed(work, call, _not_sent(f"provider {call.route.provider} is restarting"))
+
+    def _on_text(self, work: _Work, call: _Call, text: str) -> None:
+        if work.leaving:
+            return
+        work.texts.append((call.effect.step, text))
+        work.text_size += len(text)
+        work.text_total += len(text)
+        if work.chunk == 0 or work.text_size >= FLUSH_CHARS:
+            self._flush_text(work)
+        elif work.flush is None:
+            work.flush = self.after(FLUSH_AFTER, _Flush(work.lease))
+        if call.request.max_output and not work.shows_itself:
+            self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * call.request.max_output))))
+
+    def _flush_text(self, work: _Work) -> None:
+        if work.flush is not None:
+            self.cancel(work.flush)
+            work.flush = None
+        if not work.texts:
+            return
+        merged: list[tuple[int, str, str]] = []
+        for step, text in work.texts:
+            if merged and merged[-1][1] == step:
+                merged[-1] = (merged[-1][0], step, merged[-1][2] + text)
+            else:
+                work.chunk += 1
+                merged.append((work.chunk, step, text))
+        work.texts, work.text_size = [], 0
+        self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=tuple(merged)))
+
+    def _on_finished(self, work: _Work, call: _Call, completion: Completion) -> None:
+        self.tell(limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion))
+        self._flush_text(work)
+        self._book(call, booking.completed(completion, call.route), lambda: call.answer.give(completion))
+
+    def _on_failed(self, work: _Work, call: _Call, error: CallError) -> None:
+        self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))
+        self._book(call, booking.failed(error), lambda: self._act_on(work, call, error))
+
+    def _book(self, call: _Call, outcome: Any, then: Callable[[], None]) -> None:
+        call.stage = _Stage.BOOKING
+        call.then = then
+        self.tell(STORE, RecordOutcome(reply_to=self.name, call=call.ref, call_id=call.call_id, outcome=outcome))
+
+    def _on_booked(self, work: _Work, call: _Call) -> None:
+        del work.calls[call.ref]
+        if work.leaving:
+            self._finish_when_quiet(work)
+        elif call.then is not None:
+            call.then()
+
+    def _act_on(self, work: _Work, call: _Call, error: CallError) -> None:
+        action = retry.decide(
+            error,
+            failures=work.job.failures,
+            on_unknown=work.job.options.on_unknown,
+            retries=self._settings.retries,
+            random_value=self.system.random.random(),
+        )
+        match action:
+            case retry.ReserveAgain():
+                work.numbers += 1
+                call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
+                work.calls[call.ref] = call
+                self._reserve(call)
+            case retry.TryLater(delay):
+                self._leave(
+                    work,
+                    RetryLater(error.to_json(), self.now_ms() + round(delay * 1000), f"{error.kind}: {error.message}"),
+                )
+            case retry.TellHandler():
+                call.answer.refuse(CallFailedError(error))
+            case retry.Park():
+                self._leave(work, Fail(*_parked(error.message)))
+            case retry.GoBack():
+                self._leave(work, Release(cause="handback", reason=error.message))
+
+    # --- others come and go ---------------------------------------------------------------------------------------------------------
+
+    def _on_down(self, name: str) -> None:
+        if self._work is None:
+            return
+        for call in list(self._work.calls.values()):
+            if call.stage is _Stage.RESERVING and name == limiter_name(call.route.limit_key):
+                self.after(RESERVE_AGAIN, _ReserveAgain(call.ref))
+            elif call.stage is _Stage.CALLING and name == provider_name(call.route.provider):
+                error = CallError(
+                    kind=ErrorClass.CANCELLED, message=f"provider {call.route.provider} restarted", billed=Billed.MAYBE
+                )
+                self._on_failed(self._work, call, error)
+
+    def _held(self, lease: Lease) -> _Work | None:
+        return self._work if self._work is not None and self._work.lease == lease else None
+
+    def _with_call(self, ref: CallRef, stage: _Stage, act: Callable[[_Work, _Call], None]) -> None:
+        work = self._held(ref.lease)
+        call = work.calls.get(ref) if work is not None else None
+        if work is not None and call is not None and call.stage is stage:
+            act(work, call)
+
+
+def _not_sent(message: str) -> CallError:
+    return CallError(kind=ErrorClass.CANCELLED, message=message, sent=False)
+
+
+def _parked(message: str) -> tuple[dict[str, Any], str]:
+    reason = f"parked: {message}; it may have been billed, and the job's on_unknown is 'park'"
+    return {"class": "unknown_outcome", "message": reason}, reason

@@ -1,0 +1,113 @@
+"""What the ledger and the limiter are told about a call. Pure."""
+
+from typing import Any
+
+from ...persistence.model import CallIntent, CallOutcome, ClaimedJob
+from ..cost import cost_at_most, cost_of
+from ..messages import CallRef, Charge, SettleCall
+from ..providers.estimate import estimate_input_tokens
+from ..providers.model import Billed, CallError, Completion, ErrorClass, Request, Timeouts, Usage
+from ..settings import CompanySettings, Route
+from .effects import CallModel
+
+ASSUMED_OUTPUT = 512
+"""Tokens reserved for the answer of a call that sets no `max_output`; what it really used is settled afterwards."""
+
+_UNPROCESSED = frozenset(
+    {
+        ErrorClass.INVALID,
+        ErrorClass.NOT_FOUND,
+        ErrorClass.AUTH,
+        ErrorClass.QUOTA,
+        ErrorClass.RATE,
+        ErrorClass.TOO_LARGE,
+        ErrorClass.CONTEXT,
+    }
+)
+
+
+def request_of(effect: CallModel, route: Route) -> Request:
+    """The neutral request of a handler's call."""
+    return Request(
+        model=route.name,
+        messages=effect.messages,
+        max_output=effect.max_output if effect.max_output is not None else route.max_output,
+        temperature=effect.temperature,
+        top_p=effect.top_p,
+        stop=effect.stop,
+        seed=effect.seed,
+        extra=effect.extra,
+    )
+
+
+def charge_of(request: Request) -> Charge:
+    """What to reserve: the estimated input and the most that may come out."""
+    return Charge(estimate_input_tokens(request) + (request.max_output or ASSUMED_OUTPUT))
+
+
+def intent_of(effect: CallModel, request: Request, route: Route, charge: Charge) -> CallIntent:
+    """What the ledger is told before the call leaves."""
+    return CallIntent(
+        step=effect.step,
+        fingerprint=request.fingerprint(),
+        provider=route.provider,
+        model=route.name,
+        limit_key=route.limit_key,
+        reserved_tokens=charge.tokens,
+        reserved_cost=cost_at_most(estimate_input_tokens(request), request.max_output or ASSUMED_OUTPUT, route.price),
+    )
+
+
+def timeouts_of(job: ClaimedJob, settings: CompanySettings) -> Timeouts:
+    """The job's own deadlines, or the company's."""
+    options = job.options
+    return Timeouts(
+        first_token=options.first_token_timeout or settings.first_token_timeout,
+        no_progress=options.no_progress_timeout or settings.no_progress_timeout,
+        total=options.total_timeout or settings.total_timeout,
+    )
+
+
+def completed(completion: Completion, route: Route) -> CallOutcome:
+    """The outcome of an answered call."""
+    return CallOutcome(
+        state="completed",
+        completion=completion.to_json(),
+        usage=_buckets(completion.usage),
+        cost=cost_of(completion.usage, route.price),
+        finish=completion.finish,
+        request_id=completion.request_id,
+        first_token_ms=completion.first_token_ms,
+    )
+
+
+def failed(error: CallError) -> CallOutcome:
+    """The outcome of a failed call; unknown where it may have been done and billed all the same."""
+    return CallOutcome(
+        state="unknown" if error.billed is Billed.MAYBE else "failed",
+        request_id=error.request_id,
+        error_class=error.kind,
+        error=error.to_json(),
+    )
+
+
+def settle_completed(call: CallRef, completion: Completion) -> SettleCall:
+    """What an answered call really took."""
+    return SettleCall(call=call, tokens=completion.usage.total if completion.usage else None)
+
+
+def settle_failed(call: CallRef, error: CallError) -> SettleCall:
+    """What a failed call took: nothing if it never left, no tokens if it was refused before the model saw it, else all it reserved."""
+    return SettleCall(call=call, tokens=None, sent=error.sent, refund_tokens=error.kind in _UNPROCESSED)
+
+
+def _buckets(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    return {
+        "input_uncached": usage.input_uncached,
+        "cache_read": usage.cache_read,
+        "cache_write": usage.cache_write,
+        "output_visible": usage.output_visible,
+        "output_reasoning": usage.output_reasoning,
+    }

@@ -1,0 +1,91 @@
+"""The built-in job type `chat`: one model call. Needs no thread; written against the effect protocol.
+
+`data`: `{"prompt": "…"}` or `{"messages": [{"role", "content"}, …]}`, and optionally `system`, `max_output` (tokens), `temperature`,
+`top_p`, `stop`, `seed`, `extra`. The result: `{"text", "finish", "model", "usage": {…} | null, "response_id"}`.
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+from ...persistence.model import ClaimedJob
+from ..providers.model import Completion, Message
+from .effects import CallModel, Effect
+
+ROLES = ("system", "user", "assistant")
+_OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "max_output": int,
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "stop": list,
+    "seed": int,
+    "extra": dict,
+}
+
+
+class InvalidDataError(ValueError):
+    """A job's data is not what its type takes. The message names the field."""
+
+
+def parse(data: Any) -> CallModel:
+    """Turn a chat job's data into its call. Pure. Raises InvalidDataError, naming the field."""
+    if not isinstance(data, dict):
+        raise InvalidDataError(f"data: expected an object, got {type(data).__name__}")
+    unknown = sorted(set(data) - {"prompt", "messages", "system", *_OPTIONS})
+    if unknown:
+        raise InvalidDataError(
+            f"data.{unknown[0]}: unknown field (known: prompt, messages, system, {', '.join(_OPTIONS)})"
+        )
+    if ("prompt" in data) == ("messages" in data):
+        raise InvalidDataError("data: give either prompt or messages")
+    options: dict[str, Any] = {}
+    for name, kind in _OPTIONS.items():
+        value = data.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InvalidDataError(f"data.{name}: expected {_kind_name(kind)}, got {type(value).__name__}")
+        options[name] = value
+    if options.get("max_output", 1) < 1:
+        raise InvalidDataError("data.max_output: expected at least 1")
+    if "stop" in options:
+        if not all(isinstance(word, str) for word in options["stop"]):
+            raise InvalidDataError("data.stop: expected a list of strings")
+        options["stop"] = tuple(options["stop"])
+    return CallModel(step="chat", messages=_messages(data), **options)
+
+
+def chat(job: ClaimedJob) -> Generator[Effect, Any, dict[str, Any]]:
+    """Make the call, return its answer."""
+    completion: Completion = yield parse(job.data)
+    answer = completion.to_json()
+    return {name: answer[name] for name in ("text", "finish", "model", "usage", "response_id")}
+
+
+def _messages(data: dict[str, Any]) -> tuple[Message, ...]:
+    system = data.get("system")
+    if system is not None and not isinstance(system, str):
+        raise InvalidDataError(f"data.system: expected text, got {type(system).__name__}")
+    first = (Message("system", system),) if system is not None else ()
+    if "prompt" in data:
+        if not isinstance(data["prompt"], str):
+            raise InvalidDataError(f"data.prompt: expected text, got {type(data['prompt']).__name__}")
+        return (*first, Message("user", data["prompt"]))
+    turns = data["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise InvalidDataError("data.messages: expected a list of at least one message")
+    return (*first, *(_message(index, turn) for index, turn in enumerate(turns)))
+
+
+def _message(index: int, turn: Any) -> Message:
+    where = f"data.messages[{index}]"
+    if not isinstance(turn, dict):
+        raise InvalidDataError(f"{where}: expected an object with role and content")
+    if turn.get("role") not in ROLES:
+        raise InvalidDataError(f"{where}.role: expected one of {', '.join(ROLES)}, got {turn.get('role')!r}")
+    if not isinstance(turn.get("content"), str):
+        raise InvalidDataError(f"{where}.content: expected text")
+    return Message(turn["role"], turn["content"])
+
+
+def _kind_name(kind: type | tuple[type, ...]) -> str:
+    return " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__

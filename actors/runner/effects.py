@@ -1,0 +1,65 @@
+"""What a handler may ask of its runner, as values: the protocol that every kind of handler is written against.
+
+A built-in job type is a generator that yields these and is sent their results. A host's handler, on its own thread or event loop, has a
+context whose methods turn into the same effects. So the runner knows one protocol, and always reads its mailbox.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..providers.model import CallError, Message
+
+
+class CallFailedError(Exception):
+    """A model call failed for good (bad request, unknown model, prompt too long). Passing failures never reach a handler.
+
+    `error` is the `CallError`. A handler may catch this and go on, for instance with another model; uncaught, it fails the job.
+    """
+
+    def __init__(self, error: CallError) -> None:
+        super().__init__(f"{error.kind}: {error.message}")
+        self.error = error
+
+
+class JobInterrupted(BaseException):  # control flow, like asyncio.CancelledError: not an error, and not to be swallowed
+    """The job is leaving this runner: cancelled, out of time, waiting for a limit, or shut down. Clean up and let it pass.
+
+    A BaseException, so that a handler's `except Exception` does not swallow it. Nothing the handler does afterwards is recorded.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallModel:
+    """Call a model. Results in a `Completion`; one that an earlier attempt received under the same step name comes back unpaid.
+
+    `model` is an alias or `provider:model`; None is the job's own, or the default.
+    """
+
+    step: str
+    messages: tuple[Message, ...]
+    model: str | None = None
+    max_output: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepValue:
+    """Commit the JSON-ready value of a step of the handler's own. Results in None once it is on disk."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ShowProgress:
+    """Show how far the job is, 0 to 100. Results in None at once; what is shown is written at most every 100 ms, and never falls."""
+
+    percent: int
+    message: str | None = None
+
+
+Effect = CallModel | KeepValue | ShowProgress

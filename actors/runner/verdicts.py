@@ -1,0 +1,40 @@
+"""How what a handler returned or raised becomes a verdict on its job. Pure."""
+
+import json
+import traceback
+from typing import Any
+
+from ..messages import Complete, Fail, RetryLater, Verdict
+from ..providers.keys import redact
+from .chat import InvalidDataError
+from .effects import CallFailedError
+
+MAX_MESSAGE = 4096
+_FRAMES = 5
+
+
+def result_verdict(value: Any) -> Verdict:
+    """Completed, if the value has a JSON form; else failed for good, because a second run would return the same."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        reason = f"the handler's result has no JSON form: {error}"
+        return Fail({"class": "result", "message": reason}, reason)
+    return Complete(value)
+
+
+def verdict_of(error: BaseException, *, run_at_ms: int) -> Verdict:
+    """Failed for good for bad data and for a call that no retry would heal; another attempt for everything else.
+
+    What is kept of an exception is its type, its redacted message and its last frames: no values of variables.
+    """
+    match error:
+        case InvalidDataError():
+            return Fail({"class": "invalid", "message": str(error)}, str(error))
+        case CallFailedError():
+            return Fail(error.error.to_json(), str(error))
+    message = redact(str(error))[:MAX_MESSAGE]
+    reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    told = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+    return RetryLater({"class": "handler", "message": reason, "frames": told}, run_at_ms, reason)

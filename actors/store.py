@@ -1,0 +1,370 @@
+"""The store's actor: the one writer of the database in this process.
+
+Group commit: what arrives while a transaction runs is written together in the next one, and every answer is sent only after its commit.
+A database that refuses work (full disk, locked by a stranger) is a state to wait out, not a crash: everything told meanwhile is kept and
+tried again. A write that is refused by itself, for good, is separated from the others and its job is told.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from ..persistence import claims, job_store, ledger
+from ..persistence.engine import Connection
+from ..persistence.errors import DatabaseBusyError, DatabaseError, DatabaseFullError, DatabaseReadOnlyError
+from ..persistence.lifecycle import JobState
+from ..persistence.model import ClaimedJob
+from .kernel.actor import Actor
+from .kernel.system import ActorSystem
+from .messages import (
+    DISPATCHER,
+    AppendChunks,
+    BoardQuiet,
+    CheckLeases,
+    ClaimJobs,
+    Complete,
+    Fail,
+    FinishJob,
+    HoldLane,
+    IntentRecorded,
+    JobRecorded,
+    JobsClaimed,
+    LeaseLost,
+    LeasesLost,
+    LoadUsage,
+    OutcomeRecorded,
+    RecordIntent,
+    RecordOutcome,
+    Release,
+    ReleaseJob,
+    RenewLeases,
+    RetryLater,
+    SaveHold,
+    SaveStep,
+    SetProgress,
+    StepSaved,
+    StoreRecovered,
+    StoreRefused,
+    StoreUnavailable,
+    SweepBoard,
+    UsageLoaded,
+)
+
+logger = logging.getLogger(__name__)
+
+Replies = list[tuple[str, object]]
+TRY_AGAIN = 0.5
+"""Seconds between tries while the database refuses work."""
+PASS_LIMIT = 500
+"""Jobs promoted, expired or rescued in one pass: bounded work, so that no pass holds the write lock for long."""
+FRESH_MS = 5_000
+"""A claim younger than this may still be on its way to a runner, so it is no orphan."""
+
+_UNAVAILABLE = (DatabaseBusyError, DatabaseFullError, DatabaseReadOnlyError)
+
+
+class Board(Protocol):
+    """What the store's actor writes to, and how it knows which owners are dead."""
+
+    owner: str
+
+    def connect(self) -> Connection:
+        """A connection of its own."""
+
+    def is_dead(self, owner: str) -> bool | None:
+        """Whether the process of an owner is dead; None: it cannot be told."""
+
+    def forget(self, owner: str) -> None:
+        """A dead owner has no jobs left."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TryAgain:
+    pass
+
+
+class StoreActor(Actor):
+    """Writes for everybody, in the order it is told."""
+
+    drains_before_stop: ClassVar[bool] = True
+
+    def __init__(self, system: ActorSystem, *, board: Board, lease_ttl: float) -> None:
+        super().__init__(system)
+        self._board = board
+        self._ttl_ms = round(lease_ttl * 1000)
+        self._pending: list[object] = []
+        self._available = True
+        self._connection: Connection | None = None
+        self._seen_version: int | None = None
+        self._quiet_until: int | None = None
+        self._leases_version: int | None = None
+
+    def on_start(self) -> None:
+        """Open the connection, and begin to renew."""
+        self._connection = self._board.connect()
+        self.after(self._ttl_ms / 3000, RenewLeases())
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def on_failure(self, *_: object) -> None:
+        """Close the connection."""
+        self.on_stop()
+
+    def receive(self, message: object) -> None:
+        """Answer what needs no transaction; keep the rest for the next one."""
+        match message:
+            case ClaimJobs() if self._quiet(message):
+                self.tell(message.reply_to, BoardQuiet())
+            case _TryAgain():
+                pass
+            case RenewLeases():
+                self._pending.append(message)
+                self.after(self._ttl_ms / 3000, RenewLeases())
+            case _:
+                self._pending.append(message)
+
+    def after_batch(self) -> None:
+        """Commit everything that is pending, then answer."""
+        if not self._pending:
+            return
+        batch, self._pending = self._pending, []
+        try:
+            replies = self._commit(batch)
+        except _UNAVAILABLE as error:
+            self._wait_out(batch, error)
+            return
+        except DatabaseError as error:
+            replies = self._write_refused(batch[0], error) if len(batch) == 1 else self._one_by_one(batch)
+        if not self._available and not self._pending:
+            self._available = True
+            logger.warning("the database works again; nothing was lost")
+            replies.append((DISPATCHER, StoreRecovered()))
+        for name, reply in replies:
+            self.tell(name, reply)
+
+    def _commit(self, batch: Sequence[object]) -> Replies:
+        assert self._connection is not None
+        replies: Replies = []
+        with self._connection.write():
+            for message in batch:
+                replies += self._write(self._connection, message)
+        return replies
+
+    def _one_by_one(self, batch: list[object]) -> Replies:
+        replies: Replies = []
+        for position, message in enumerate(batch):
+            try:
+                replies += self._commit([message])
+            except _UNAVAILABLE as error:
+                self._wait_out(batch[position:], error)
+                return replies
+            except DatabaseError as error:
+                replies += self._write_refused(message, error)
+        return replies
+
+    def _write_refused(self, message: object, error: DatabaseError) -> Replies:
+        """The traceback goes to the log, and to the job that somebody refused its write. With nobody to tell it is a bug, for the supervisor."""
+        lease = getattr(message, "lease", None) or getattr(getattr(message, "call", None), "lease", None)
+        reply_to = getattr(message, "reply_to", None)
+        if lease is None or reply_to is None:
+            raise error
+        logger.error("the database refused %s", type(message).__name__, exc_info=error)
+        return [
+            (reply_to, StoreRefused(lease, f"{type(message).__name__} was refused; the worker's log has the details"))
+        ]
+
+    def _wait_out(self, batch: list[object], error: DatabaseError) -> None:
+        self._pending = batch + self._pending
+        self._seen_version = None
+        if self._available:
+            self._available = False
+            logger.error("%s; waiting for it to work again, nothing is lost meanwhile", error)
+            self.tell(DISPATCHER, StoreUnavailable(str(error)))
+        self.after(TRY_AGAIN, _TryAgain())
+
+    def _write(self, c: Connection, message: object) -> Replies:
+        match message:
+            case ClaimJobs():
+                return self._claim(c, message)
+            case CheckLeases():
+                return self._check(c, message)
+            case HoldLane():
+                return self._hold_lane(c, message)
+            case RenewLeases():
+                return self._renew(c, message)
+            case SweepBoard():
+                return self._sweep(c, message)
+            case RecordIntent():
+                return self._intend(c, message)
+            case RecordOutcome():
+                return self._book(c, message)
+            case SaveStep():
+                return self._save_step(c, message)
+            case AppendChunks():
+                return self._append(c, message)
+            case SetProgress():
+                return self._progress(c, message)
+            case FinishJob():
+                return self._finish(c, message)
+            case ReleaseJob():
+                return self._release(c, message)
+            case LoadUsage():
+                return self._load_usage(c, message)
+            case SaveHold():
+                return self._save_hold(c, message)
+            case _:
+                self.unhandled(message)
+
+    # --- looking without a transaction ----------------------------------------------------------------------------------------------
+
+    def _quiet(self, look: ClaimJobs) -> bool:
+        """Whether nothing can have changed since a look that left nothing claimable: no commit by others, nothing due, none of our own."""
+        if look.force or not self._available or self._pending or self._seen_version is None:
+            return False
+        if self._quiet_until is not None and self._quiet_until <= self.now_ms():
+            return False
+        return self._version() == self._seen_version
+
+    def _version(self) -> int | None:
+        assert self._connection is not None
+        try:
+            return self._connection.data_version()
+        except DatabaseError:
+            return None  # no information: look properly
+
+    # --- the writes -----------------------------------------------------------------------------------------------------------------
+
+    def _claim(self, c: Connection, order: ClaimJobs) -> Replies:
+        now = self.now_ms()
+        # Before the transaction's reads, so that a commit that comes after them is seen as a change.
+        version = c.data_version()
+        claims.promote_due(c, now, PASS_LIMIT)
+        claims.expire_unstarted(c, now, PASS_LIMIT)
+        jobs = []
+        suspects = claims.suspects_waiting(c, now=now)
+        if order.alone and suspects:
+            jobs = self._claim_for(c, order, now, alone=True)
+        elif order.quotas and not suspects:
+            jobs = self._claim_for(c, order, now, alone=False)
+        lanes = tuple(claims.lanes(c))
+        due = claims.next_due(c, now)
+        self._seen_version, self._quiet_until = version, due
+        return [(order.reply_to, JobsClaimed(jobs=tuple(jobs), lanes=lanes, suspects=suspects, next_due_ms=due))]
+
+    def _claim_for(self, c: Connection, order: ClaimJobs, now: int, *, alone: bool) -> list[ClaimedJob]:
+        return claims.claim(
+            c,
+            owner=self._board.owner,
+            slots=order.slots,
+            quotas=order.quotas,
+            lease_until=now + self._ttl_ms,
+            now=now,
+            actor=order.reply_to,
+            alone=alone,
+        )
+
+    def _check(self, c: Connection, order: CheckLeases) -> Replies:
+        lost = claims.lost(c, order.leases)
+        return [(order.reply_to, LeasesLost(tuple(lost)))] if lost else []
+
+    def _hold_lane(self, c: Connection, order: HoldLane) -> Replies:
+        claims.hold_lane(c, order.lane, order.reason, self.now_ms())
+        return []
+
+    def _renew(self, c: Connection, _: RenewLeases) -> Replies:
+        claims.renew(c, self._board.owner, self.now_ms() + self._ttl_ms)
+        return []
+
+    def _sweep(self, c: Connection, order: SweepBoard) -> Replies:
+        now = self.now_ms()
+        board = self._board
+        before = set(claims.owners(c))
+        back = claims.rescue(c, now=now, is_dead=board.is_dead, my_owner=board.owner, limit=PASS_LIMIT)
+        if back:
+            logger.warning("took back %d jobs of processes that died", len(back))
+        for owner in before - set(claims.owners(c)) - {board.owner}:
+            board.forget(owner)
+        orphans = claims.sweep_orphans(c, board.owner, order.held, now - FRESH_MS, now)
+        if orphans:
+            logger.warning("handed back %d jobs that nobody here was working on", len(orphans))
+        if back or orphans:
+            self._stir()
+        return []
+
+    def _intend(self, c: Connection, order: RecordIntent) -> Replies:
+        call_id = ledger.record_intent(c, order.call.lease, order.intent, self.now_ms())
+        return [
+            (order.reply_to, LeaseLost(order.call.lease) if call_id is None else IntentRecorded(order.call, call_id))
+        ]
+
+    def _book(self, c: Connection, order: RecordOutcome) -> Replies:
+        stands = ledger.record_outcome(c, order.call.lease, order.call_id, order.outcome, self.now_ms())
+        return [(order.reply_to, OutcomeRecorded(order.call) if stands else LeaseLost(order.call.lease))]
+
+    def _save_step(self, c: Connection, order: SaveStep) -> Replies:
+        kept = ledger.save_step(c, order.lease, order.name, order.value, self.now_ms())
+        return [(order.reply_to, StepSaved(order.lease, order.name) if kept else LeaseLost(order.lease))]
+
+    def _append(self, c: Connection, order: AppendChunks) -> Replies:
+        kept = job_store.append_chunks(c, order.lease, order.chunks, self.now_ms())
+        return [] if kept else [(order.reply_to, LeaseLost(order.lease))]
+
+    def _progress(self, c: Connection, order: SetProgress) -> Replies:
+        job_store.set_progress(c, order.lease, order.percent, order.message, self.now_ms())
+        return []
+
+    def _finish(self, c: Connection, order: FinishJob) -> Replies:
+        state = self._write_verdict(c, order)
+        if state is None:
+            return [(order.reply_to, LeaseLost(order.lease))]
+        self._stir()
+        return [(order.reply_to, JobRecorded(order.lease, state))]
+
+    def _write_verdict(self, c: Connection, order: FinishJob) -> JobState | None:
+        lease, now, actor = order.lease, self.now_ms(), order.reply_to
+        match order.verdict:
+            case Complete(result):
+                return JobState.COMPLETED if job_store.complete(c, lease, result, now, actor) else None
+            case Fail(error, reason):
+                return JobState.FAILED if job_store.fail(c, lease, error, now, actor, reason) else None
+            case RetryLater(error, run_at_ms, reason):
+                return job_store.retry_later(c, lease, error, run_at_ms, now, actor, reason)
+            case Release(cause=cause, reason=reason, held_by=held_by, held_until_ms=held_until):
+                return job_store.release(
+                    c, lease, cause=cause, reason=reason, now=now, actor=actor, held_by=held_by, held_until=held_until
+                )
+
+    def _release(self, c: Connection, order: ReleaseJob) -> Replies:
+        job_store.release(c, order.lease, cause=order.cause, reason=order.reason, now=self.now_ms(), actor=self.name)
+        self._stir()
+        return []
+
+    def _load_usage(self, c: Connection, order: LoadUsage) -> Replies:
+        entries = tuple(ledger.recent_usage(c, order.limit_key, order.since_ms))
+        hold = next((hold for hold in ledger.holds(c) if hold.key == order.limit_key), None)
+        return [
+            (
+                order.reply_to,
+                UsageLoaded(
+                    limit_key=order.limit_key,
+                    entries=entries,
+                    hold_until_ms=hold.until if hold else None,
+                    hold_reason=hold.reason if hold else None,
+                ),
+            )
+        ]
+
+    def _save_hold(self, c: Connection, order: SaveHold) -> Replies:
+        if order.until_ms is None:
+            ledger.clear_hold(c, order.limit_key)
+        else:
+            ledger.set_hold(c, order.limit_key, order.until_ms, order.reason, self.now_ms())
+        return []
+
+    def _stir(self) -> None:
+        """Our own commit may have made a job claimable, which `data_version` does not show."""
+        self._seen_version = None

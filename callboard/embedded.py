@@ -1,0 +1,173 @@
+"""The company inside a host's process: threads, no signal handlers, and nothing of the host touched."""
+
+import atexit
+import contextlib
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Self
+
+from callboard.actors.dispatcher import CompanySnapshot
+from callboard.actors.kernel.ask import ask
+from callboard.actors.kernel.errors import KernelError
+from callboard.actors.kernel.messages import Down, explain
+from callboard.actors.kernel.system import ActorSystem
+from callboard.actors.messages import DISPATCHER, ROOT, Describe, Drain, Hasten, WakeUp
+from callboard.actors.providers.actor import Engine
+from callboard.actors.runner.handlers import HandlerRegistry, load_handlers
+from callboard.actors.settings import CompanySettings
+from callboard.actors.supervisor.tree import CompanyParts, start_company
+from callboard.config import AUTO, load_config
+from callboard.persistence.board import WorkerBoard
+
+if TYPE_CHECKING:
+    from callboard.actors.runner.handlers import Handler
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT = 30.0
+STOP_GRACE = 10.0
+"""Seconds the actors have to end, once nothing is being worked on."""
+
+
+class CompanyFailedError(RuntimeError):
+    """The company could not be started, or gave up; the message says why. Jobs are safe on the board."""
+
+
+class Supervisor:
+    """A company of actors that performs the jobs of one database, on daemon threads of this process.
+
+    `config`: a `Config`, or None for what `load_config()` finds. `handlers`: job type → function, beside those of the configuration.
+    `on_failure` is called with the reason if the company gives up; until then it heals itself, and afterwards it is `failed`: nothing is
+    claimed any more, the host runs on, and the jobs stay on the board. Use it as a context manager, or call `start` and `stop`. It is
+    started once. Any thread.
+
+    `own_process` is for the standalone worker: it may keep libraries from importing what it does not need.
+    """
+
+    def __init__(
+        self,
+        config: CompanySettings | None = None,
+        *,
+        handlers: Mapping[str, "Handler"] | None = None,
+        on_failure: Callable[[str], None] | None = None,
+        own_process: bool = False,
+    ) -> None:
+        self.config: CompanySettings = load_config() if config is None else config
+        self.owner = uuid.uuid4().hex
+        self._given = dict(handlers or {})
+        self._on_failure = on_failure
+        self._own_process = own_process
+        self._system: ActorSystem | None = None
+        self._board: WorkerBoard | None = None
+        self._registry: HandlerRegistry | None = None
+        self._ended = threading.Event()
+        self._failure: str | None = None
+
+    def start(self) -> Self:
+        """Open the database, start everybody, and return when the company is ready.
+
+        Raises DatabaseError, HandlerLoadError, and CompanyFailedError if it does not become ready.
+        """
+        if self._system is not None:
+            raise CompanyFailedError("this Supervisor was started before; make a new one")
+        self._registry = HandlerRegistry({**load_handlers(self.config.handlers), **self._given})
+        self._board = WorkerBoard.open(self.config.database, owner=self.owner, synchronous=self.config.synchronous)
+        self._system = ActorSystem(on_root_exit=self._on_root_exit)
+        atexit.register(self._at_exit)
+        parts = CompanyParts(
+            settings=self.config, board=self._board, handlers=self._registry, make_engine=self._make_engine
+        )
+        start_company(self._system, parts)
+        if not self._system.wait_ready(ROOT, START_TIMEOUT):
+            reason = self._failure or f"not ready within {START_TIMEOUT:g} s"
+            self._close(0.0)
+            raise CompanyFailedError(f"the company could not start: {reason}")
+        logger.info("ready", extra={"event": "ready", "database": self.config.database, "owner": self.owner})
+        return self
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Claim nothing more, let running jobs finish for `timeout` seconds (None: the configured drain_timeout), hand the others back, end.
+
+        Jobs handed back keep their attempt. Returns whether everything ended in good order. May be called twice; `hasten` cuts it short.
+        """
+        if self._system is None:
+            return True
+        limit = self.config.drain_timeout if timeout is None else timeout
+        with contextlib.suppress(KernelError):  # a company that gave up has nobody to drain
+            ask(self._system, DISPATCHER, lambda reply: Drain(limit, reply), limit + STOP_GRACE)
+        return self._close(STOP_GRACE)
+
+    def hasten(self) -> None:
+        """While a `stop` waits for running jobs: hand them back now."""
+        if self._system is not None:
+            self._system.tell(DISPATCHER, Hasten())
+
+    def wake(self) -> None:
+        """Hint that jobs were added in this process, so that they are claimed at once instead of at the next poll. Never fails."""
+        if self._system is not None:
+            self._system.tell(DISPATCHER, WakeUp())
+
+    def status(self, timeout: float = 5.0) -> CompanySnapshot:
+        """How the company stands. Raises CompanyFailedError when it has given up or does not answer in time."""
+        if self._system is None or self._failure is not None:
+            raise CompanyFailedError(self._failure or "the company is not running")
+        try:
+            snapshot: CompanySnapshot = ask(self._system, DISPATCHER, Describe, timeout)
+        except KernelError as error:
+            raise CompanyFailedError(f"the dispatcher does not answer: {error}") from error
+        return snapshot
+
+    def now_ms(self) -> int:
+        """The company's wall clock, in epoch milliseconds."""
+        return self._system.clock.now_ms() if self._system is not None else 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why the company gave up, or None while it is well (or was stopped)."""
+        return self._failure
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the company has ended, by `stop` or by giving up. Returns whether it has."""
+        return self._ended.wait(timeout)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _make_engine(self, provider: str) -> Engine:
+        settings = self.config.providers[provider]
+        if settings.base_url == AUTO:
+            from callboard.simulated_provider import SimulatedEngine
+
+            return SimulatedEngine(settings, own_process=self._own_process)
+        from callboard.actors.providers.engine import CallEngine
+
+        return CallEngine(settings, own_process=self._own_process)
+
+    def _on_root_exit(self, down: Down) -> None:
+        """On the root's thread, as its last act."""
+        if down.child != ROOT or self._ended.is_set():
+            return
+        self._failure = explain(down.reason)
+        self._ended.set()
+        logger.critical("the company gave up: %s", self._failure, extra={"event": "gave_up"})
+        if self._on_failure is not None:
+            self._on_failure(self._failure)
+
+    def _close(self, timeout: float) -> bool:
+        self._ended.set()
+        in_order = self._system.close(timeout) if self._system is not None else True
+        if self._registry is not None:
+            self._registry.loop.close()
+        if self._board is not None:
+            self._board.close()
+        atexit.unregister(self._at_exit)
+        return in_order
+
+    def _at_exit(self) -> None:
+        """The backstop for a host that forgot to stop: daemon threads would be cut off in the middle of a write."""
+        self.stop(timeout=0.0)
