@@ -105,6 +105,10 @@ class ClosingInbox:
         """Return whether no message waits in either lane."""
         return not self._system and not self._user
 
+    def readable(self) -> bool:
+        """Return whether `get` would not block: a message waits, or the inbox is closed."""
+        return not self._tokens.empty()
+
     @property
     def waiting(self) -> int:
         """How many user messages wait."""

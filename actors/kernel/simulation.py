@@ -116,7 +116,7 @@ class SimulationScheduler:
         self.trace: list[TraceEntry] = []
         self.steps = 0
         self._lives: list[Life] = []
-        self._unbegun: set[int] = set()
+        self._unbegun: set[Life] = set()
         self._current: Life | None = None
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -124,9 +124,7 @@ class SimulationScheduler:
     def step(self) -> bool:
         """Let one thing happen. Return False if nothing can until the clock moves."""
         self._not_inside("step")
-        ready = [
-            life for life in self._lives if id(life) in self._unbegun or life.inbox.closed or not life.inbox.empty()
-        ]
+        ready = [life for life in self._lives if life.inbox.readable() or life in self._unbegun]
         due = self.timers.queue.next_due()
         timer = due is not None and due <= self.clock.monotonic()
         if not ready and not timer:
@@ -182,7 +180,7 @@ class SimulationScheduler:
     def start(self, life: Life) -> None:
         """Enter a life into the lottery; it begins in one of the next steps."""
         self._lives.append(life)
-        self._unbegun.add(id(life))
+        self._unbegun.add(life)
 
     def spawn_thread(self, name: str, fn: Callable[[], None]) -> NoReturn:
         """Raise SimulationError: what runs on a thread is not deterministic."""
@@ -225,8 +223,8 @@ class SimulationScheduler:
         self._current = life
         actor = life.actor
         try:
-            if id(life) in self._unbegun:
-                self._unbegun.discard(id(life))
+            if life in self._unbegun:
+                self._unbegun.discard(life)
                 if not life.over:  # abandoned before its first turn
                     actor.begin()
             else:

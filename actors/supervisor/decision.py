@@ -59,9 +59,9 @@ def wants_restart(restart: Restart, reason: ExitReason) -> bool:
 def backoff_delay(backoff: Backoff, consecutive: int, random_value: float) -> float:
     """Return the seconds to wait before restart number `consecutive` in a row; `random_value` is uniform in [0, 1).
 
-    The jitter lies within the cap, so the cap holds. The exponent is bounded, so no count overflows.
+    The jitter lies within the cap, so the cap holds. The exponent is bounded, because 2.0**1024 would raise.
     """
-    full = min(backoff.cap, backoff.base * 2.0 ** min(consecutive, 64))
+    full = min(backoff.cap, backoff.base * 2.0 ** min(consecutive, 1000))
     return full * (0.5 + random_value / 2)
 
 

@@ -106,7 +106,7 @@ def start(system, **arguments):
 def the_down(owner, system):
     told = owner.wait_for(lambda told: any(isinstance(m, Down) for m in told))
     assert system.wait_ended("child", 5)
-    told = owner.wait_for(lambda told: bool(told))
+    told = owner.wait_for(bool)
     downs = [m for m in told if isinstance(m, Down)]
     assert len(downs) == 1
     assert (downs[0].child, downs[0].generation) == ("child", 1)

@@ -57,9 +57,9 @@ def test_messages_between_two_actors_keep_their_order_under_every_seed():
     for seed in range(50):
         simulation = SimulationScheduler(seed)
         system = ActorSystem(scheduler=simulation)
-        system.start_actor("sink", lambda: Sink(system))
+        system.start_actor("sink", lambda system=system: Sink(system))
         for name in ("x", "y"):
-            system.start_actor(name, lambda: Source(system))
+            system.start_actor(name, lambda system=system: Source(system))
             system.tell(name, "go")
         simulation.run_until_idle()
         got = system.actor("sink").got

@@ -124,7 +124,7 @@ def test_a_stop_for_another_generation_does_nothing(virtual, simulation):
 
 
 def test_an_actor_is_started_by_a_system_only(virtual):
-    with pytest.raises(KernelError, match="start Worker with ActorSystem.start_actor"):
+    with pytest.raises(KernelError, match=r"start Worker with ActorSystem\.start_actor"):
         Worker.start(virtual)
     with pytest.raises(KernelError, match="has no name yet"):
         _ = Worker(virtual).life
