@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 some jobs, rows or checks failed; 2 bad input, or a databa
 78 bad configuration; 130 interrupted.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ def run(arguments: list[str]) -> int:
 
     from callboard.cli import cli
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an answer may hold what this terminal cannot show
     try:
         code = cli.main(args=arguments, prog_name="callboard", standalone_mode=False)
     except click.exceptions.Exit as exit_:

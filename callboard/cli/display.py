@@ -45,6 +45,7 @@ def print_table(
     *,
     wide: int | None = None,
     title: str | None = None,
+    stream: TextIO | None = None,
 ) -> None:
     """Print rows under their headings. Cells that are not Text pass `cell`. The column `wide` takes the room that is left, on one line."""
     table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
@@ -60,4 +61,4 @@ def print_table(
         )
     for row in rows:
         table.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
-    console().print(table)
+    console(stream).print(table)
