@@ -20,7 +20,7 @@ from .json_text import dumps, loads
 from .lifecycle import JobState
 from .model import ClaimedJob, JobOptions, LaneDepth, Lease
 from .schema import job_data, jobs
-from .sql import NO_OFFSET, NULL, Prepared, lit
+from .sql import NO_OFFSET, NULL, Prepared, lit, up_to
 
 FOREVER = 2**63 - 1
 
@@ -32,7 +32,7 @@ _LANES = Prepared(
         SELECT (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > lanes.lane ORDER BY lane LIMIT 1)
         FROM lanes WHERE lanes.lane IS NOT NULL
     )
-    SELECT lane, (SELECT count(*) FROM (SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = lanes.lane LIMIT :cap))
+    SELECT lane, (SELECT count(*) FROM (SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = lanes.lane LIMIT :cap + 0))
     FROM lanes WHERE lane IS NOT NULL
     """)
 )
@@ -75,7 +75,7 @@ def _claim(*, alone: bool) -> Prepared:
             select(mine.c.id)
             .where(*may_run, mine.c.lane == lane.c.key, mine.c.losses < bindparam("suspect_after"))
             .order_by(*best_first)
-            .limit(bindparam("slots"))
+            .limit(up_to("slots"))
             .offset(NO_OFFSET)
             .correlate(lane)
             .scalar_subquery()
@@ -97,7 +97,7 @@ def _claim(*, alone: bool) -> Prepared:
             select(ranked.c.id)
             .where(ranked.c.place <= ranked.c.quota)
             .order_by(ranked.c.priority.desc(), ranked.c.id)
-            .limit(bindparam("slots"))
+            .limit(up_to("slots"))
             .offset(NO_OFFSET)
         )
     return Prepared(
@@ -159,7 +159,7 @@ _HOLD_LANE = Prepared(
         jobs.c.id.in_(
             select(jobs.c.id)
             .where(jobs.c.state == lit("waiting"), jobs.c.lane == bindparam("lane"), jobs.c.held_by.is_(None))
-            .limit(bindparam("limit"))
+            .limit(up_to("limit"))
             .offset(NO_OFFSET)
             .correlate(None)
         )
@@ -174,7 +174,7 @@ _PROMOTE = Prepared(
             select(jobs.c.id)
             .where(jobs.c.state == lit("delayed"), jobs.c.run_at <= bindparam("now"))
             .order_by(jobs.c.run_at)
-            .limit(bindparam("limit"))
+            .limit(up_to("limit"))
             .offset(NO_OFFSET)
             .correlate(None)
         )
@@ -191,7 +191,7 @@ _EXPIRE = Prepared(
             select(jobs.c.id)
             .where(jobs.c.state == lit("waiting"), jobs.c.start_by.is_not(None), jobs.c.start_by <= bindparam("now"))
             .order_by(jobs.c.start_by)
-            .limit(bindparam("limit"))
+            .limit(up_to("limit"))
             .offset(NO_OFFSET)
             .correlate(None)
         )
@@ -241,7 +241,7 @@ _OWNED = Prepared(
         jobs.c.lease_until <= bindparam("expired_by"),
     )
     .order_by(jobs.c.lease_until, jobs.c.id)
-    .limit(bindparam("limit"))
+    .limit(up_to("limit"))
     .offset(NO_OFFSET)
 )
 

@@ -73,9 +73,9 @@ def open_database(
 
     Raises a `DatabaseError` that names the file: see the tree in `errors`.
     """
-    path = _path_of(url)
+    path = path_of(url)
     if path is not None:
-        _ensure_file(path, create)
+        ensure_file(path, create)
     database = Database(url, path, synchronous, busy_timeout)
     try:
         connection = database.connect()
@@ -91,7 +91,8 @@ def open_database(
     return database
 
 
-def _path_of(url: str) -> Path | None:
+def path_of(url: str) -> Path | None:
+    """The file a URL names, None for one in memory. Raises UnsupportedDatabaseError."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -108,8 +109,8 @@ def _path_of(url: str) -> Path | None:
     return Path(str(parsed.database)).absolute()
 
 
-def _ensure_file(path: Path, create: bool) -> None:
-    """The file exists and may be written, or the error says why not."""
+def ensure_file(path: Path, create: bool) -> None:
+    """Make sure the file exists and may be written, or raise the DatabaseError that says why not."""
     try:
         if not path.exists():
             if not path.parent.is_dir():

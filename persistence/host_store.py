@@ -18,7 +18,7 @@ from .json_text import loads
 from .lifecycle import TERMINAL_STATES, TRANSITIONS, JobState
 from .model import CallRecord, Chunk, JobRow, Transition, UsageTotals
 from .schema import calls, chunks, job_data, job_results, jobs, transitions
-from .sql import NULL, Prepared, lit, one_of
+from .sql import NULL, Prepared, lit, one_of, up_to
 
 _NEW_COLUMNS = (
     "key",
@@ -287,7 +287,7 @@ def _listing(names: frozenset[str]) -> Prepared:
         statement = statement.where(jobs.c[name] == bindparam(f"{name}_wanted"))
     if "before" in names:
         statement = statement.where(jobs.c.id < bindparam("before_wanted"))
-    return Prepared(statement.order_by(jobs.c.id.desc()).limit(bindparam("limit")).offset(lit(0)))
+    return Prepared(statement.order_by(jobs.c.id.desc()).limit(up_to("limit")).offset(lit(0)))
 
 
 def listing(c: Connection, limit: int, wanted: Mapping[str, Any]) -> list[JobRow]:
