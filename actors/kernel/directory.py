@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .errors import NameTakenError
+from .errors import KernelError, NameTakenError
 from .inbox import ClosingInbox
 from .messages import Down, ExitReason, NotRunning, without_exception
 from .timers import WatchToken
@@ -72,7 +72,7 @@ class Directory:
             return (last.generation if last is not None else self._floor) + 1
 
     def add(self, life: Life) -> None:
-        """Give a life its name. Raises NameTakenError when a living actor holds it."""
+        """Give a life its name. Raises NameTakenError when a living actor holds it, KernelError when the owner is gone."""
         with self._lock:
             holder = self._living.get(life.name)
             if holder is not None:
@@ -80,6 +80,8 @@ class Directory:
                     f"cannot start an actor named {life.name!r}: generation {holder.generation} of that name is alive; "
                     "stop it first, or choose another name"
                 )
+            if life.owner is not None and life.owner.over:
+                raise KernelError(f"cannot start {life.name!r}: its owner {life.owner.name!r} has just ended")
             self._living[life.name] = life
             if life.owner is not None:
                 life.owner.children[life] = None

@@ -213,9 +213,9 @@ class ActorSystem:
 
     def finish_life(self, life: Life) -> None:
         """Note that the thread of a life has left the actor; tell the owner if it had been given up for lost."""
-        life.finished.set()
         if life.abandoned and life.owner is not None:
             self.tell_life(life.owner, Unstuck(life.name, life.generation))
+        life.finished.set()
 
     def announce(self, life: Life) -> None:
         """Tell the owner that a life is ready, once."""

@@ -132,6 +132,18 @@ def test_an_actor_is_started_by_a_system_only(virtual):
         start(virtual, owner="nobody")
 
 
+def test_an_owner_that_ends_while_its_child_is_built_gets_no_child(virtual):
+    start(virtual, "owner")
+
+    def build():
+        virtual.abandon("owner", 1, Shutdown())
+        return Worker(virtual)
+
+    with pytest.raises(KernelError, match="its owner 'owner' has just ended"):
+        virtual.start_actor("worker", build, owner="owner")
+    assert virtual.actor("worker") is None
+
+
 def test_status_shows_mail_and_what_an_actor_is_busy_with(system):
     worker = start(system)
     system.tell("worker", "wait")

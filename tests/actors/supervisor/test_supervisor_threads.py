@@ -155,8 +155,8 @@ def test_dynamic_children_stop_in_parallel(system, listener):
     listener.wait_for(*[ChildStarted(f"w{n}", 1) for n in range(5)])
     system.stop_actor("root")
     assert system.wait_ended("root", 10)
-    downs = [m for m in listener.told if isinstance(m, ChildDown)]
-    assert [m.reason for m in downs] == [Shutdown()] * 5
+    listener.wait_until(lambda told: sum(isinstance(m, ChildDown) for m in told) == 5)
+    assert [m.reason for m in listener.told if isinstance(m, ChildDown)] == [Shutdown()] * 5
     assert not Together.barrier.broken
 
 
