@@ -95,6 +95,7 @@ class RateLimiterActor(Actor):
         self._wake: tuple[float, TimerToken] | None = None
         self._told: KeyHeld | KeyFreed | None = None
         self._told_at = -math.inf
+        self._taken = False
         self._saved_until_ms: int | None = None
 
     def on_start(self) -> None:
@@ -110,6 +111,7 @@ class RateLimiterActor(Actor):
         match message:
             case ReserveCall(reply_to=owner, call=call):
                 self.watch(owner)
+                self._taken = True
                 again = self._limiter.reserve(call, message.charge.tokens, message.priority, owner, now)
                 if again is not None:
                     self.tell(owner, CallGranted(call))
@@ -205,17 +207,23 @@ class RateLimiterActor(Actor):
             return look_again
         if now - self._told_at < REPORT_INTERVAL:
             return self._told_at + REPORT_INTERVAL
-        self._told, self._told_at = report, now
+        self._told, self._told_at, self._taken = report, now, False
         self.tell(DISPATCHER, report)
         return look_again
 
     def _news(self, report: KeyHeld | KeyFreed) -> bool:
-        """Whether the dispatcher would act otherwise on this. A hold that ends a moment earlier or later than told is no news."""
+        """Whether the dispatcher would act otherwise on this.
+
+        A hold that ends a moment earlier or later than told is no news. The same headroom is, if some of it was taken meanwhile:
+        the dispatcher takes what it gave out off what it was told, and would in the end believe that nothing is left.
+        """
         match self._told, report:
             case KeyHeld(until_ms=told), KeyHeld(until_ms=until):
                 return abs(until - told) > REPORT_INTERVAL * 1000
-            case told, _:
-                return told != report
+            case KeyFreed(headroom=told), KeyFreed(headroom=headroom):
+                return told != headroom or (self._taken and headroom is not None)
+            case _:
+                return True
 
     # -- time -------------------------------------------------------------------------------------------------------------
 
