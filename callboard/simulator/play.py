@@ -25,8 +25,7 @@ async def play(connection: HttpConnection, reply: Reply, produced: Callable[[int
         return
     await connection.flush()
     if reply.ending == "cut":
-        connection.abort()
-        return
+        return  # a connection whose reply is not finished is closed by its owner, after what was written
     while True:
         await connection.pause(reply.interval if reply.ping and reply.has_headers else None)
         connection.write(reply.ping)

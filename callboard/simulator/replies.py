@@ -31,7 +31,7 @@ class Reply:
     """A reply as a plan.
 
     `wait` passes before anything is sent. `length` is the promised content length, None for chunked. After the steps the `ending` is
-    `clean`, `cut` (the connection is aborted), `silent` (nothing, for ever) or `ping` (the `ping` bytes every `interval` seconds, for
+    `clean`, `cut` (the connection is dropped), `silent` (nothing, for ever) or `ping` (the `ping` bytes every `interval` seconds, for
     ever). Without `has_headers` nothing is sent at all before the ending.
     """
 

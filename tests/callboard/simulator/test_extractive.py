@@ -3,14 +3,12 @@ from hypothesis import strategies as st
 
 from callboard.simulator.extractive import NOTHING_TO_EXTRACT, cut_at_stop, estimate_tokens, extract, pieces
 
-TEXT = (
-    "Tell me the main points.\nQueues store work. Bread is baked. Work in queues waits for work to be done. Cats sleep."
-)
+TEXT = "Tell me the main points.\nQueues store work for us. Bread is baked. Work is work in queues. Cats sleep."
 
 
 def test_the_salient_sentences_come_in_their_original_order():
     found = extract(TEXT, 100)
-    assert found.text == "Queues store work. Work in queues waits for work to be done."
+    assert found.text == "Queues store work for us. Work is work in queues."
     assert not found.truncated
 
 
