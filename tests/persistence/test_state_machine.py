@@ -1,0 +1,282 @@
+"""The board against a small model of it, under every order of events Hypothesis can think of, crashes in the middle included.
+
+The model knows only what is promised: who may write, where a job is, and its counters.
+"""
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from callboard.persistence import claims, host_store, job_store
+from callboard.persistence.engine import open_database
+from callboard.persistence.lifecycle import TERMINAL_STATES, JobState, is_legal
+from callboard.persistence.model import Lease
+from callboard.persistence.new_job import NewJob, rows_of
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+OWNERS = ("worker-a", "worker-b")
+LEASE_MS = 1000
+SUSPECT_AFTER = 2
+
+
+@dataclass
+class Model:
+    """What a job should look like."""
+
+    state: JobState
+    max_attempts: int
+    epoch: int = 0
+    owner: str | None = None
+    alone: bool = False
+    lease_until: int = 0
+    run_at: int | None = None
+    failures: int = 0
+    losses: int = 0
+    deferrals: int = 0
+    held_until: int = 0
+    results: list[Any] = field(default_factory=list)
+
+
+class SimulatedCrashError(Exception):
+    """The process dies between two statements of a transaction."""
+
+
+class BoardMachine(RuleBasedStateMachine):
+    leases: Bundle[Lease] = Bundle("leases")
+
+    @initialize()
+    def open(self) -> None:
+        self.database = open_database("sqlite://")
+        self.c = self.database.connect()
+        self.now = 1_000_000
+        self.jobs: dict[int, Model] = {}
+        self.epochs: dict[int, int] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "c"):
+            self.c.close()
+            self.database.close()
+
+    def holds(self, lease: Lease) -> bool:
+        job = self.jobs[lease.job_id]
+        return job.state == JobState.ACTIVE and job.epoch == lease.epoch
+
+    def ends(self, job: Model, state: JobState) -> None:
+        job.state, job.owner, job.alone, job.run_at = state, None, False, None
+
+    @rule(max_attempts=st.integers(1, 3), delay=st.sampled_from([0, 0, 5]), key=st.sampled_from([None, "k"]))
+    def add(self, max_attempts: int, delay: int, key: str | None) -> None:
+        row, data = rows_of(NewJob(type="chat", max_attempts=max_attempts, delay=delay, key=key), self.now)
+        with self.c.write():
+            job_id = host_store.add(self.c, row, data)
+        if job_id not in self.jobs:
+            state = JobState.DELAYED if delay else JobState.WAITING
+            self.jobs[job_id] = Model(state, max_attempts, run_at=self.now + delay * 1000 if delay else None)
+        else:
+            assert key is not None
+
+    @rule(target=leases, owner=st.sampled_from(OWNERS), slots=st.integers(1, 3), alone=st.booleans())
+    def claim(self, owner: str, slots: int, alone: bool) -> Any:
+        with self.c.write():
+            claimed = claims.claim(
+                self.c,
+                owner=owner,
+                slots=slots,
+                quotas={"default|chat|": slots},
+                lease_until=self.now + LEASE_MS,
+                now=self.now,
+                actor="store",
+                alone=alone,
+                suspect_after=SUSPECT_AFTER,
+            )
+        able = sorted(
+            job_id
+            for job_id, job in self.jobs.items()
+            if job.state == JobState.WAITING and job.held_until <= self.now and (job.losses >= SUSPECT_AFTER) == alone
+        )
+        assert [job.id for job in claimed] == able[: 1 if alone else slots]
+        for taken in claimed:
+            job = self.jobs[taken.id]
+            job.state, job.owner, job.alone, job.lease_until = JobState.ACTIVE, owner, alone, self.now + LEASE_MS
+            job.epoch += 1
+            job.held_until = 0
+            assert taken.lease.epoch == job.epoch
+        return claimed[0].lease if len(claimed) == 1 else self.many([job.lease for job in claimed])
+
+    def many(self, leases: list[Lease]) -> Any:
+        from hypothesis.stateful import multiple
+
+        return multiple(*leases)
+
+    @rule(lease=leases, value=st.integers())
+    def complete(self, lease: Lease, value: int) -> None:
+        with self.c.write():
+            done = job_store.complete(self.c, lease, value, self.now, "runner")
+        assert done == self.holds(lease)
+        if done:
+            job = self.jobs[lease.job_id]
+            self.ends(job, JobState.COMPLETED)
+            job.results.append(value)
+
+    @rule(lease=leases)
+    def fail(self, lease: Lease) -> None:
+        with self.c.write():
+            done = job_store.fail(self.c, lease, {"class": "x"}, self.now, "runner", "broken")
+        assert done == self.holds(lease)
+        if done:
+            self.jobs[lease.job_id].failures += 1
+            self.ends(self.jobs[lease.job_id], JobState.FAILED)
+
+    @rule(lease=leases)
+    def retry_later(self, lease: Lease) -> None:
+        with self.c.write():
+            state = job_store.retry_later(self.c, lease, {"class": "x"}, self.now + 500, self.now, "runner", "again")
+        assert (state is not None) == self.holds(lease)
+        if state is None:
+            return
+        job = self.jobs[lease.job_id]
+        job.failures += 1
+        if job.failures >= job.max_attempts:
+            self.ends(job, JobState.FAILED)
+        else:
+            self.ends(job, JobState.DELAYED)
+            job.run_at = self.now + 500
+            job.epoch += 1
+        assert state == job.state
+
+    @rule(lease=leases, cause=st.sampled_from(["loss", "deferral", "handback"]), hold=st.sampled_from([None, 700]))
+    def release(self, lease: Lease, cause: Any, hold: int | None) -> None:
+        until = None if hold is None else self.now + hold
+        with self.c.write():
+            state = job_store.release(self.c, lease, cause=cause, reason="r", now=self.now, actor="runner", held_by="k", held_until=until)
+        assert (state is not None) == self.holds(lease)
+        if state is not None:
+            self.went_back(self.jobs[lease.job_id], cause, until or 0)
+            assert state == self.jobs[lease.job_id].state
+
+    def went_back(self, job: Model, cause: str, held_until: int = 0) -> None:
+        convicted = job.alone and cause == "loss"
+        job.losses += cause == "loss"
+        if convicted:
+            self.ends(job, JobState.FAILED)
+        else:
+            job.deferrals += cause == "deferral"
+            job.epoch += 1
+            job.held_until = held_until
+            self.ends(job, JobState.WAITING)
+
+    @rule(lease=leases)
+    def write_along(self, lease: Lease) -> None:
+        with self.c.write():
+            assert job_store.append_chunks(self.c, lease, [(1, "main", "text")], self.now) == self.holds(lease)
+            assert job_store.set_progress(self.c, lease, 50, None, self.now) == self.holds(lease)
+
+    @rule(me=st.sampled_from(OWNERS), dead=st.booleans(), limit=st.integers(1, 3))
+    def rescue(self, me: str, dead: bool, limit: int) -> None:
+        with self.c.write():
+            back = claims.rescue(self.c, now=self.now, is_dead=lambda _: dead, my_owner=me, limit=limit)
+        lost = [
+            i for i, job in self.jobs.items() if job.state == JobState.ACTIVE and job.owner != me and (dead or job.lease_until <= self.now)
+        ]
+        assert len(back) == min(limit, len(lost))
+        for job_id, state in back:
+            assert job_id in lost
+            self.went_back(self.jobs[job_id], "loss")
+            assert self.jobs[job_id].state == state
+
+    @rule(owner=st.sampled_from(OWNERS))
+    def renew(self, owner: str) -> None:
+        with self.c.write():
+            renewed = claims.renew(self.c, owner, self.now + LEASE_MS)
+        mine = [job for job in self.jobs.values() if job.state == JobState.ACTIVE and job.owner == owner]
+        assert renewed == len(mine)
+        for job in mine:
+            job.lease_until = self.now + LEASE_MS
+
+    @rule()
+    def promote(self) -> None:
+        with self.c.write():
+            claims.promote_due(self.c, self.now, 100)
+        for job in self.jobs.values():
+            if job.state == JobState.DELAYED and job.run_at is not None and job.run_at <= self.now:
+                job.state, job.run_at = JobState.WAITING, None
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if not self.jobs:
+            return
+        job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        job = self.jobs[job_id]
+        with self.c.write():
+            cancelled = host_store.cancel(self.c, job_id, "no", self.now)
+        assert cancelled == (job.state not in TERMINAL_STATES)
+        if cancelled:
+            job.epoch += job.state == JobState.ACTIVE
+            job.held_until = 0
+            self.ends(job, JobState.CANCELLED)
+
+    @rule(data=st.data())
+    def send_back(self, data: st.DataObject) -> None:
+        if not self.jobs:
+            return
+        job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        job = self.jobs[job_id]
+        with self.c.write():
+            sent = host_store.retry(self.c, job_id, "again", self.now)
+        assert sent == (job.state in {JobState.FAILED, JobState.CANCELLED})
+        if sent:
+            job.state, job.failures, job.losses = JobState.WAITING, 0, 0
+            job.epoch += 1
+
+    @rule(lease=consumes(leases), owner=st.sampled_from(OWNERS))
+    def crash_inside_a_transaction(self, lease: Lease, owner: str) -> None:
+        with contextlib.suppress(SimulatedCrashError), self.c.write():
+            job_store.complete(self.c, lease, "never seen", self.now, "runner")
+            claims.claim(
+                self.c, owner=owner, slots=9, quotas={"default|chat|": 9}, lease_until=self.now, now=self.now, actor="store"
+            )
+            raise SimulatedCrashError
+
+    @rule(step=st.sampled_from([100, 600, 2000]))
+    def clock_jumps(self, step: int) -> None:
+        self.now += step
+
+    @invariant()
+    def the_board_agrees(self) -> None:
+        if not hasattr(self, "c"):
+            return
+        rows = self.c.script("SELECT id, state, lease_epoch, lease_owner, failures, losses, deferrals, run_at FROM llm_jobs ORDER BY id")
+        assert [row[0] for row in rows] == sorted(self.jobs)
+        for job_id, *found in rows:
+            job = self.jobs[job_id]
+            assert found == [job.state, job.epoch, job.owner, job.failures, job.losses, job.deferrals, job.run_at]
+            assert job.epoch >= self.epochs.get(job_id, 0)
+            self.epochs[job_id] = job.epoch
+
+    @invariant()
+    def the_log_is_a_legal_path_to_the_state(self) -> None:
+        if not hasattr(self, "c"):
+            return
+        last: dict[int, JobState] = {}
+        for job_id, before, after in self.c.script("SELECT job_id, from_state, to_state FROM llm_job_transitions ORDER BY id"):
+            assert last.get(job_id) == before
+            assert is_legal(None if before is None else JobState(before), JobState(after))
+            last[job_id] = JobState(after)
+        assert last == {job_id: job.state for job_id, job in self.jobs.items()}
+
+    @invariant()
+    def a_completed_job_has_the_one_result_of_its_holder(self) -> None:
+        if not hasattr(self, "c"):
+            return
+        results = dict(self.c.script("SELECT job_id, result FROM llm_job_results WHERE result IS NOT NULL"))
+        expected = {job_id: str(job.results[0]) for job_id, job in self.jobs.items() if job.state == JobState.COMPLETED}
+        assert results == expected
+        assert all(len(job.results) <= 1 for job in self.jobs.values())
+
+
+TestBoard = BoardMachine.TestCase
+TestBoard.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
