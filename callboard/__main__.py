@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what this terminal cannot show
     try:
-        code = cli.main(args=arguments, prog_name="callboard", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="callboard", standalone_mode=False, obj=list(arguments))
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except (click.Abort, KeyboardInterrupt):

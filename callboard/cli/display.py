@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -47,18 +48,21 @@ def print_table(
     title: str | None = None,
     stream: TextIO | None = None,
 ) -> None:
-    """Print rows under their headings. Cells that are not Text pass `cell`. The column `wide` takes the room that is left, on one line."""
+    """Print rows under their headings, one line each. Cells that are not Text pass `cell`. The column `wide` gets the room that is left."""
+    out = console(stream)
+    cells = [[value if isinstance(value, Text) else cell(value) for value in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
-    for number, (heading, justify) in enumerate(columns):
-        is_wide = number == wide
-        table.add_column(
-            heading,
-            justify=justify,
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if is_wide else None,
-            min_width=10 if is_wide else None,
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis")
+    if wide is not None:
+        others = (
+            max(cell_len(columns[n][0]), *(row[n].cell_len for row in cells), 0)
+            for n in range(len(columns))
+            if n != wide
         )
-    for row in rows:
-        table.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
-    console(stream).print(table)
+        room = max(out.width - sum(others) - 2 * (len(columns) - 1), 12)
+        for row in cells:
+            row[wide].truncate(room, overflow="ellipsis")
+    for row in cells:
+        table.add_row(*row)
+    out.print(table)

@@ -29,9 +29,7 @@ def follow_job(job: "Job") -> int:
     """Stream to stdout until the job ends, then say how. Returns the exit code."""
     shown = _Shown()
     if not job.row().finished and job.row().started_at is None:
-        click.echo(
-            f"callboard: job {job.id} has not been started yet; a worker must be running (callboard worker)", err=True
-        )
+        click.echo(f"callboard: job {job.id} waits for a worker (callboard worker)", err=True)
     for chunk in job.stream():
         shown.chunk(chunk.epoch, chunk.step, chunk.text)
     job.refresh()

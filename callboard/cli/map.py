@@ -5,7 +5,6 @@ Each row is a job with a key made of the question, so asking again finds the ans
 
 import os
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -69,7 +68,7 @@ def map_rows(
 
     # SIGTERM ends it as Ctrl-C does: the worker is stopped in order and what is there is written.
     signal.signal(signal.SIGTERM, _interrupt)
-    again = " ".join(_quoted(argument) for argument in ["callboard", *sys.argv[1:]])
+    again = " ".join(_quoted(argument) for argument in ["callboard", *(click.get_current_context().obj or ())])
     with MapRun(
         config, plan, naming.tag, output=destination, again=again, commands=_where(config_path, database)
     ) as run:

@@ -40,7 +40,7 @@ def describe(now: Snapshot, total: int) -> str:
         f"{count(now.active)} running",
         f"{count(now.waiting)} waiting",
         f"{count(now.tokens)} tokens",
-        f"cost {money(now.cost)}",
+        f"cost {money(now.cost) if now.tokens else '-'}",
         f"{now.rate:.1f}/s",
         f"ETA {eta}",
     ]

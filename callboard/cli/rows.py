@@ -79,7 +79,7 @@ def _json_row(number: int, line: int, raw: bytes) -> Row | BadRow:
     except UnicodeDecodeError as error:
         return BadRow(number, line, f"not UTF-8 text: {error.reason} at byte {error.start}")
     except json.JSONDecodeError as error:
-        return BadRow(number, line, f"malformed JSON: {error.msg} at column {error.colno}")
+        return BadRow(number, line, f"malformed JSON: {error.msg.removesuffix(' at')} at column {error.colno}")
     except (ValueError, RecursionError) as error:
         return BadRow(number, line, f"malformed JSON: {error or 'nested too deeply'}")
     if not isinstance(fields, dict):
