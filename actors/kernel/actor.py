@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import queue
 import sys
+from collections import deque
 from contextlib import suppress
 from typing import Any, ClassVar, NoReturn
 
@@ -68,12 +69,13 @@ class Actor(pykka.ThreadingActor):
         self.inbox.refuse = self._refuse
         self.busy: tuple[str, float] | None = None
         self._life: Life | None = None
+        self._simulated = system.scheduler.simulated
         self._batched = 0
         self._exit: ExitReason | None = None
         self._clean = True
         self._stoppers: list[Envelope[Any]] = []
         self._watches: dict[str, WatchToken] = {}
-        self._leftovers: list[Envelope[Any]] = []
+        self._leftovers: deque[Envelope[Any]] = deque()
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
@@ -179,8 +181,7 @@ class Actor(pykka.ThreadingActor):
         """Run `on_start` and announce readiness. First of the three steps of a life; for schedulers."""
         self.busy = ("on_start", self.monotonic())
         try:
-            if self.system.scheduler.simulated:
-                self.system.scheduler.reach(self.life, "start", None)
+            self._reach("start", None)
             self.on_start()
             if not self.announces_ready:
                 self.ready()
@@ -200,25 +201,23 @@ class Actor(pykka.ThreadingActor):
 
     def _handle(self, envelope: Envelope[Any]) -> None:
         message = envelope.message
+        recalled = False
         try:
             if type(message) in SYSTEM_MESSAGES:
                 self._on_stop_order(envelope)
                 return
             if type(message) is Deferred:
-                if message.token.cancelled:
-                    message = None
-                else:
-                    if type(message.token) is WatchToken:
-                        self._watches.pop(message.token.name, None)
-                    message = message.message
-            if message is not None:
+                recalled = message.token.cancelled
+                if type(message.token) is WatchToken and not recalled:
+                    self._watches.pop(message.token.name, None)
+                message = message.message
+            if not recalled:
                 self.busy = (type(message).__name__, self.monotonic())
-                if self.system.scheduler.simulated:
-                    self.system.scheduler.reach(self.life, "receive", message)
+                self._reach("receive", message)
                 self.receive(message)
-                if self.system.scheduler.simulated:
-                    self.system.scheduler.reach(self.life, "received", message)
-                self._answer(envelope, None)
+                self._reach("received", message)
+                if envelope.reply_to is not None:
+                    self._answer(envelope, None)
                 self._batched += 1
             if self._batched and (self._batched >= self.max_batch or not (self.inbox.waiting or self._leftovers)):
                 self._flush()
@@ -231,9 +230,13 @@ class Actor(pykka.ThreadingActor):
     def _flush(self) -> None:
         self._batched = 0
         self.busy = ("after_batch", self.monotonic())
-        if self.system.scheduler.simulated:
-            self.system.scheduler.reach(self.life, "batch", None)
+        self._reach("batch", None)
         self.after_batch()
+
+    def _reach(self, point: str, message: object) -> None:
+        """Pass a fault point; only a simulation has any."""
+        if self._simulated:
+            self.system.scheduler.reach(self.life, point, message)
 
     def _on_stop_order(self, envelope: Envelope[Any]) -> None:
         if envelope.reply_to is not None:
@@ -251,12 +254,12 @@ class Actor(pykka.ThreadingActor):
     def end(self) -> None:
         """Run the last hook, refuse what is left, and send `Down`. Last of the three steps of a life; for schedulers."""
         life = self.life
-        self._leftovers = self.inbox.close()
+        self._leftovers.extend(self.inbox.close())
         try:
             if self._clean:
                 self._end_cleanly()
         finally:
-            self.refuse_leftovers(self._leftovers)
+            self.refuse_leftovers()
             self.busy = None
             self.system.end_life(life, self._exit or Shutdown())
             self.system.finish_life(life)
@@ -265,19 +268,16 @@ class Actor(pykka.ThreadingActor):
 
     def _end_cleanly(self) -> None:
         if not self.drains_before_stop or self.life.over:
-            self.refuse_leftovers(self._leftovers)  # before `on_stop`, which may take its time
-        self._leftovers.reverse()
-        while self._leftovers and self._clean:
-            self._handle(self._leftovers.pop())
-        self._leftovers.reverse()
+            self.refuse_leftovers()  # before `on_stop`, which may take its time
+        while self._clean and (envelope := self._next_leftover()) is not None:
+            self._handle(envelope)
         if not self._clean:
             return
         try:
             if self._batched:
                 self._flush()
             self.busy = ("on_stop", self.monotonic())
-            if self.system.scheduler.simulated:
-                self.system.scheduler.reach(self.life, "stop", None)
+            self._reach("stop", None)
             self.on_stop()
         except BaseException as error:  # noqa: BLE001 - an actor's end is never the process's end
             self._exit = Crashed.of(error)
@@ -300,10 +300,20 @@ class Actor(pykka.ThreadingActor):
 
     # -- mail that is not read ----------------------------------------------------------------------------------------
 
-    def refuse_leftovers(self, leftovers: list[Envelope[Any]]) -> None:
-        """Refuse mail that nobody will read: asks are answered with an error, stops as done, the rest are dead letters."""
-        while leftovers:
-            self._refuse(leftovers.pop(0), STOPPED)
+    def refuse_leftovers(self) -> None:
+        """Close the inbox and refuse what nobody will read: asks get an error, stops are done, the rest are dead letters.
+
+        Any thread may call it: whoever gives up an actor that hangs while it drains its mailbox refuses the rest for it.
+        """
+        self._leftovers.extend(self.inbox.close())
+        while (envelope := self._next_leftover()) is not None:
+            self._refuse(envelope, STOPPED)
+
+    def _next_leftover(self) -> Envelope[Any] | None:
+        try:
+            return self._leftovers.popleft()
+        except IndexError:
+            return None
 
     def _refuse(self, envelope: Envelope[Any], why: str) -> None:
         message = envelope.message
@@ -327,9 +337,8 @@ class Actor(pykka.ThreadingActor):
     def _answer(envelope: Envelope[Any], error: BaseException | None) -> None:
         """Answer an ask of Pykka's, and with an error also a `reply_to` promise; what was answered before stays so."""
         if envelope.reply_to is not None:
-            with suppress(
-                queue.Full
-            ):  # Pykka's word for a future that has its value, as after a crash in `after_batch`
+            # Full is Pykka's word for a future that has its value already, as when `after_batch` crashes after the reply.
+            with suppress(queue.Full):
                 if error is None:
                     envelope.reply_to.set(None)
                 else:

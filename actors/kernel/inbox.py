@@ -87,9 +87,9 @@ class ClosingInbox:
         except IndexError:
             raise InboxClosedError("the inbox was closed; its actor is no longer part of the company") from None
 
-    def close(self) -> list[Envelope[Any]]:
+    def close(self) -> deque[Envelope[Any]]:
         """Refuse all mail from now on, wake the reader, and return what was left, oldest first. May be called twice."""
-        leftovers: list[Envelope[Any]] = []
+        leftovers: deque[Envelope[Any]] = deque()
         with self._lock:
             self._closed = True
             for lane in (self._system, self._user):

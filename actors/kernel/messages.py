@@ -70,7 +70,10 @@ ExitReason: TypeAlias = Normal | Shutdown | Crashed | StartFailed | Hung | NotRu
 
 def describe(exception: BaseException) -> str:
     """Return `TypeName: text` for an exception, on one line."""
-    text = " ".join(str(exception).split())
+    try:
+        text = " ".join(str(exception).split())
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that something crashed
+        text = "(its text cannot be shown)"
     return f"{type(exception).__name__}: {text}" if text else type(exception).__name__
 
 

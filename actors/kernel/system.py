@@ -205,7 +205,8 @@ class ActorSystem:
         orphans, watchers = ended
         ActorRegistry.unregister(life.actor.actor_ref)
         life.actor.actor_stopped.set()
-        life.actor.refuse_leftovers(life.inbox.close())
+        life.ready.set()  # wakes whoever waits for it; `over` tells the two apart
+        life.actor.refuse_leftovers()
         # An owner that ends in good order has no children left. One that crashed must not leave any behind, holding names.
         for orphan in reversed(orphans):
             self._abandon(orphan, Shutdown())
@@ -243,10 +244,10 @@ class ActorSystem:
         return report
 
     def wait_ready(self, name: str, timeout: float) -> bool:
-        """Wait at the edge until an actor is ready. Return False if it is not there, or not ready in `timeout` seconds."""
+        """Wait at the edge until an actor is ready. Return False if it is not there, ends first, or takes over `timeout` seconds."""
         self.scheduler.refuse_inside_actor(f"wait for {name!r}")
         life = self.directory.find(name)
-        return life is not None and self.scheduler.wait(life.ready, timeout)
+        return life is not None and self.scheduler.wait(life.ready, timeout) and not life.over
 
     def wait_ended(self, name: str, timeout: float) -> bool:
         """Wait at the edge until the life that holds the name now has ended. True at once if there is none."""

@@ -304,6 +304,40 @@ def test_an_abandoned_life_sends_its_down_at_once_and_its_thread_is_reported_whe
     assert system.directory.find("child").actor is replacement
 
 
+def test_what_a_hung_draining_actor_leaves_is_refused_when_it_is_given_up(system, owner):
+    class Draining(Child):
+        drains_before_stop = True
+        go = threading.Event()
+
+        def on_start(self):
+            assert self.go.wait(5)
+
+    child = Draining(system)
+    reference = system.start_actor("child", lambda: child, owner="owner")
+    life = child.life
+    system.tell("child", "exit")
+    system.tell("child", "wait")
+    asked = reference.ask("more", block=False)
+    child.go.set()
+    assert child.entered.wait(5)  # it drains, and hangs
+    assert system.abandon("child", 1, Crashed("given up"))
+    with pytest.raises(pykka.ActorDeadError):
+        asked.get(timeout=5)
+    child.gate.set()
+    assert life.finished.wait(5)
+    assert "receive" not in child.hooks
+
+
+def test_an_exception_that_cannot_be_shown_is_a_crash_like_any_other(system, owner):
+    class UnspeakableError(Exception):
+        def __str__(self):
+            raise ValueError("no text")
+
+    start(system, error=lambda _text: UnspeakableError())
+    system.tell("child", "fail")
+    assert the_down(owner, system).reason.error == "UnspeakableError: (its text cannot be shown)"
+
+
 def test_a_failure_to_get_a_thread_leaves_nothing_behind(system, owner, monkeypatch):
     def no_thread(_life):
         raise RuntimeError("can't start new thread")

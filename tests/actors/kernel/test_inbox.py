@@ -26,7 +26,7 @@ def test_after_close_mail_is_refused_and_the_reader_is_woken():
     inbox.deliver(Envelope(1))
     inbox.deliver(Envelope(Stop()))
     assert [e.message for e in inbox.close()] == [Stop(), 1]
-    assert inbox.close() == []
+    assert not inbox.close()
     assert not inbox.deliver(Envelope(2))
     assert refused == [(2, STOPPED)]
     with pytest.raises(InboxClosedError):

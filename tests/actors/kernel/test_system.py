@@ -44,6 +44,9 @@ class Worker(Actor):
                 pass
             case ("watch", name):
                 self.watch(name)
+            case ("watch twice", name):
+                self.watch(name)
+                self.watch(name)
             case ("unwatch", name):
                 self.unwatch(name)
             case ("ask", name):
@@ -69,6 +72,10 @@ def virtual(simulation):
     system = ActorSystem(scheduler=simulation)
     yield system
     assert system.close(1)
+
+
+class Never(Actor):
+    announces_ready = True
 
 
 def start(system, name="worker", **arguments):
@@ -166,11 +173,12 @@ def test_an_unknown_message_crashes_the_actor(virtual, simulation):
     start(virtual)
     virtual.start_actor("owner", lambda: Worker(virtual))
     virtual.start_actor("child", lambda: Worker(virtual), owner="owner")
-    virtual.tell("child", 1.5)
+    virtual.tell("child", None)
     simulation.run_until(lambda: virtual.actor("child") is None)
     assert isinstance(virtual.directory._last["child"].reason, Crashed)
     assert (
-        "UnhandledMessageError: Worker 'child' has no case for float" in virtual.directory._last["child"].reason.error
+        "UnhandledMessageError: Worker 'child' has no case for NoneType"
+        in virtual.directory._last["child"].reason.error
     )
     assert virtual.directory._last["child"].reason.exception is None  # what is remembered holds no frames
     with pytest.raises(UnhandledMessageError):
@@ -227,6 +235,9 @@ def test_watching_the_dead_brings_down_at_once(virtual, simulation):
     virtual.tell("watcher", ("watch", "worker"))  # a watch that is over may be set again
     simulation.run_until_idle()
     assert len(watcher.downs) == 3
+    virtual.tell("watcher", ("watch twice", "worker"))
+    simulation.run_until_idle()
+    assert len(watcher.downs) == 4
 
 
 def test_unwatch_recalls_a_down_that_waits_already(virtual, simulation):
@@ -378,6 +389,11 @@ def test_wait_ready_and_wait_ended(system):
     start(system)
     assert system.wait_ready("worker", 5)
     assert not system.wait_ready("nobody", 5)
+    system.start_actor("never", lambda: Never(system))
+    ending = threading.Timer(0.0, system.stop_actor, ["never"])
+    ending.start()
+    assert not system.wait_ready("never", 60)  # it ends first
+    ending.join(5)
     system.stop_actor("worker")
     assert system.wait_ended("worker", 5)
     assert system.wait_ended("worker", 5)
