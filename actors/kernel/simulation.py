@@ -110,9 +110,8 @@ class SimulationScheduler:
         self.clock = VirtualClock()
         self.timers = VirtualTimers()
         self._lottery = random.Random(f"{seed}:schedule")
-        self.random = random.Random(
-            f"{seed}:actors"
-        )  # apart from the lottery's, so that one draw more does not change the order
+        # Apart from the lottery's, so that one draw more by an actor does not change the order.
+        self.random = random.Random(f"{seed}:actors")
         self.trace: list[TraceEntry] = []
         self.steps = 0
         self._lives: list[Life] = []
