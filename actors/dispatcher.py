@@ -138,9 +138,12 @@ class DispatcherActor(Actor):
             if self.system.directory.find(name) is not None:
                 self._starting.add(name)
                 self.tell(name, ReportIn())
+        if self._starting:  # what they hold is no orphan: they report before the first sweep
+            self.after(self._settings.sweep_interval, _Sweep())
+        else:
+            self._sweep()  # a process that takes the place of a killed one takes back its jobs at once
         self._ensure_minimum()
         self.after(self._settings.poll_interval, _Tick())
-        self.after(self._settings.sweep_interval, _Sweep())
         self._look()
 
     def receive(self, message: object) -> None:
