@@ -8,7 +8,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .adapter import Adapter, StreamDecoder
@@ -67,7 +67,7 @@ class Provider:
     settings: ProviderSettings
     adapter: Adapter
     client: "HttpClient"
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     now_ms: Callable[[], int]
 
 

@@ -85,21 +85,23 @@ class CallEngine:
             self._thread.join(timeout)
             raise self._failure
 
-    def stop(self, timeout: float = 5.0) -> bool:
+    def stop(self, timeout: float = 5.0) -> None:
         """Cancel every call, wait until each has ended and its connection is closed, and end the thread. Harmless when stopped.
 
-        Returns whether the thread ended within `timeout` seconds. Must not be called from the engine's own thread (a listener).
+        Waits `timeout` seconds at most; a thread that has not ended by then is logged and left (it is a daemon). Must not be called from
+        the engine's own thread, that is by a listener.
         """
         thread = self._thread
         if thread is None:
-            return True
+            return
         with self._lock:
             was_accepting, self._accepting = self._accepting, False
             if was_accepting and self._loop is not None:
                 self._stop_deadline = timeout * 0.8
                 self._loop.call_soon_threadsafe(self._begin_stop)
         thread.join(timeout)
-        return not thread.is_alive()
+        if thread.is_alive():
+            logger.error("the call engine of provider %r did not end within %g s", self.settings.name, timeout)
 
     def submit(
         self, call_key: Hashable, request: Request, timeouts: Timeouts, on_event: Callable[[CallEvent], object]

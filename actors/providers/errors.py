@@ -17,9 +17,10 @@ from .model import Billed, CallError, ErrorClass, Scope
 MAX_MESSAGE_BYTES = 4096
 
 _MONEY = re.compile(
-    r"insufficient_quota|billing_hard_limit|credit_balance|credit balance is too low|spend_limit|spend limit|usage_limit_exceeded|usage limits"
-    r"|billing_error|billing_not_active|exceeded your current quota|payment required"
+    r"insufficient_quota|billing_hard_limit|credit_balance|spend_limit|usage_limit_exceeded|billing_error|billing_not_active"
 )
+_MONEY_WORDS = re.compile(r"credit balance is too low|spend limit|api usage limits")
+"""Looked for in messages of a 400 or 403 only: a 429's words are too alike, whether waiting helps ("quota") or not."""
 _CONTEXT = re.compile(
     r"context_length_exceeded|prompt is too long|maximum context length|context window|exceed_context_size|exceeds the available context"
     r"|input token count.{0,40}exceeds|too many tokens in (?:the )?(?:prompt|messages)|input length and `?max_tokens`? exceed"
@@ -170,7 +171,9 @@ def classify_error(
 
 def _class_of(status: int, error: ErrorBody) -> tuple[ErrorClass, Scope, Billed]:
     said = f"{error.type} {error.code} {error.detail} {error.message}".lower()
-    if status in (400, 402, 403, 429) and (status == 402 or _MONEY.search(said)):
+    named = f"{error.type} {error.code} {error.detail}".lower()
+    money = _MONEY.search(named) or (status in (400, 403) and _MONEY_WORDS.search(said))
+    if status == 402 or (status in (400, 403, 429) and money):
         return ErrorClass.QUOTA, Scope.CREDENTIAL, Billed.NO
     if status in (401, 403) or (status == 400 and _KEY.search(said)):
         return ErrorClass.AUTH, Scope.CREDENTIAL, Billed.NO

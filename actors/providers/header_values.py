@@ -10,7 +10,7 @@ MAX_WAIT = 24 * 3600.0
 
 _GO_PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(h|ms|us|µs|μs|ns|m|s)")
 _GO_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
-_HTTP_DATE = re.compile(r"\w{3,9},? (\d{2})[ -](\w{3})[ -](\d{2,4}) (\d{2}):(\d{2}):(\d{2})")
+_HTTP_DATE = re.compile(r"\w{3}, (\d{2}) (\w{3}) (\d{4}) (\d{2}):(\d{2}):(\d{2})")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
@@ -61,11 +61,9 @@ def http_date_ms(text: str | None) -> int | None:
     found = _HTTP_DATE.match(text.strip()) if text else None
     if found is None or found[2].lower() not in _MONTHS:
         return None
-    year = int(found[3])
-    year += 0 if year >= 100 else 2000
     try:
         moment = datetime(
-            year,
+            int(found[3]),
             _MONTHS.index(found[2].lower()) + 1,
             int(found[1]),
             int(found[4]),

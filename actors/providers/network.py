@@ -195,7 +195,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
             for text in found:
                 address = parse_address(text)
                 why = (
-                    "no IP address"
+                    f"{host} was resolved to {text!r}, which is no IP address"
                     if address is None
                     else refusal(address, host=host, allow_private=self._allow_private)
                 )

@@ -1,0 +1,310 @@
+import json
+
+import pytest
+from callboard.actors.providers.anthropic_messages import AnthropicMessages
+from callboard.actors.providers.keys import Secret
+from callboard.actors.providers.model import (
+    Billed,
+    CallError,
+    Completion,
+    ErrorClass,
+    Finish,
+    LimitSnapshot,
+    Message,
+    Request,
+    Usage,
+)
+from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.providers.sse import SSEDecoder, SSEEvent
+
+ADAPTER = AnthropicMessages()
+NOW = 1_790_000_000_000
+ALL = Request(
+    model="claude-x",
+    messages=(
+        Message("system", "Be brief."),
+        Message("user", "2+2?"),
+        Message("user", "Quick\u2028!"),
+        Message("assistant", "4"),
+        Message("system", "Be kind."),
+        Message("user", "Thanks."),
+    ),
+    max_output=64,
+    temperature=0.5,
+    top_p=0.9,
+    stop=("END",),
+    seed=7,
+)
+
+
+def encode(request, key=None, **more):
+    settings = ProviderSettings(
+        name="anthropic", wire="anthropic-messages", base_url="https://api.anthropic.com", **more
+    )
+    return ADAPTER.encode(request, key=key, settings=settings)
+
+
+def test_body_byte_for_byte():
+    sent = encode(ALL)
+    assert (sent.method, sent.path) == ("POST", "/v1/messages")
+    assert sent.body.decode() == (
+        '{"model":"claude-x","max_tokens":64,"system":"Be brief.\\n\\nBe kind.","messages":['
+        '{"role":"user","content":"2+2?\\n\\nQuick\u2028!"},{"role":"assistant","content":"4"},{"role":"user","content":"Thanks."}],'
+        '"temperature":0.5,"top_p":0.9,"stop_sequences":["END"],"stream":true}'
+    )
+
+
+def test_the_least_request():
+    least = Request(model="m", messages=(Message("user", "hi"),), stream=False)
+    assert encode(least).body == b'{"model":"m","max_tokens":1024,"messages":[{"role":"user","content":"hi"}]}'
+    assert json.loads(encode(least, default_max_output=9).body)["max_tokens"] == 9
+
+
+def test_headers():
+    sent = encode(ALL, Secret("sk-ant-1"), workspace="w-1")
+    assert sent.headers == (
+        ("user-agent", "callboard"),
+        ("content-type", "application/json"),
+        ("accept", "text/event-stream"),
+        ("accept-encoding", "identity"),
+        ("anthropic-version", "2023-06-01"),
+        ("anthropic-workspace-id", "w-1"),
+        ("x-api-key", "sk-ant-1"),
+    )
+    assert "sk-ant-1" not in repr(sent)
+
+
+@pytest.mark.parametrize(
+    ("version", "kept"), [("2023-06-01", True), ("2026-10-20", True), ("2026-10-21", False), ("2027-01-01", False)]
+)
+def test_sampling_goes_with_the_version(version, kept):
+    request = Request(
+        model="m", messages=(Message("user", "hi"),), temperature=0.0, top_p=1.0, extra={"top_k": 5, "metadata": {}}
+    )
+    body = json.loads(encode(request, version=version).body)
+    assert {"temperature", "top_p", "top_k"} & body.keys() == ({"temperature", "top_p", "top_k"} if kept else set())
+    assert "metadata" in body
+    refusal = encode(request, version=version, on_unsupported="error")
+    assert isinstance(refusal, CallError) is not kept
+    if not kept:
+        assert (refusal.kind, refusal.sent) == (ErrorClass.INVALID, False)
+        assert "temperature" in refusal.message
+
+
+def test_seed_is_never_supported():
+    assert b"seed" not in encode(ALL).body
+    assert encode(ALL, on_unsupported="error").message.startswith("seed:")
+
+
+@pytest.mark.parametrize("name", ["model", "messages", "system", "stream", "max_tokens"])
+def test_extra_may_not_go_round_the_request(name):
+    assert encode(Request(model="m", messages=ALL.messages, extra={name: 1})).kind is ErrorClass.INVALID
+
+
+USAGE = {
+    "input_tokens": 12,
+    "cache_creation_input_tokens": 5,
+    "cache_read_input_tokens": 900,
+    "output_tokens": 30,
+    "output_tokens_details": {"thinking_tokens": 20},
+}
+BUCKETS = Usage(input_uncached=12, cache_read=900, cache_write=5, output_visible=10, output_reasoning=20)
+
+
+def body(stop="end_turn", **more):
+    content = [
+        {"type": "thinking", "thinking": "hm"},
+        {"type": "text", "text": "4"},
+        {"type": "tool_use", "input": {}},
+        {"type": "text", "text": "!"},
+    ]
+    return json.dumps(
+        {
+            "id": "msg_1",
+            "type": "message",
+            "model": "claude-x-1",
+            "content": content,
+            "stop_reason": stop,
+            "usage": USAGE,
+            **more,
+        }
+    ).encode()
+
+
+def test_golden_body():
+    assert ADAPTER.decode_body(200, {"request-id": "req_1"}, body(), at_ms=NOW) == Completion(
+        text="4!",
+        finish=Finish.STOP,
+        raw_finish="end_turn",
+        usage=BUCKETS,
+        model="claude-x-1",
+        response_id="msg_1",
+        request_id="req_1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "finish"),
+    [
+        ("end_turn", Finish.STOP),
+        ("stop_sequence", Finish.STOP),
+        ("max_tokens", Finish.LENGTH),
+        ("tool_use", Finish.TOOL),
+        ("pause_turn", Finish.PAUSE),
+        ("refusal", Finish.REFUSAL),
+        ("model_context_window_exceeded", Finish.CONTEXT),
+        ("new", Finish.UNKNOWN),
+        (None, Finish.UNKNOWN),
+    ],
+)
+def test_stop_reasons(raw, finish):
+    assert ADAPTER.decode_body(200, {}, body(raw), at_ms=NOW).finish is finish
+
+
+@pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b"{}", b'{"type":"message","content":"x"}'])
+def test_a_200_that_is_no_message(raw):
+    assert ADAPTER.decode_body(200, {}, raw, at_ms=NOW).kind is ErrorClass.MALFORMED
+
+
+def test_missing_usage():
+    assert ADAPTER.decode_body(200, {}, body(usage=None), at_ms=NOW).usage is None
+
+
+def delta(**fields):
+    return {"type": "content_block_delta", "index": 0, "delta": fields}
+
+
+GOLDEN = (
+    {
+        "type": "message_start",
+        "message": {
+            "id": "msg_1",
+            "model": "claude-x-1",
+            "usage": {"input_tokens": 12, "cache_read_input_tokens": 900, "output_tokens": 1},
+        },
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+    {"type": "ping"},
+    delta(type="thinking_delta", thinking="hm"),
+    delta(type="signature_delta", signature="x"),
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+    delta(type="text_delta", text="4"),
+    {"type": "an_event_of_tomorrow", "x": 1},
+    delta(type="text_delta", text="\u2028!"),
+    {"type": "content_block_stop", "index": 1},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn"},
+        "usage": {
+            "output_tokens": 30,
+            "cache_creation_input_tokens": 5,
+            "input_tokens": None,
+            "output_tokens_details": {"thinking_tokens": 20},
+        },
+    },
+    {"type": "message_stop"},
+)
+
+
+def events(items):
+    raw = "".join(f"event: {item['type']}\ndata: {json.dumps(item, ensure_ascii=False)}\n\n" for item in items)
+    return SSEDecoder().feed(raw.encode())
+
+
+def stream(items, eof=True):
+    decoder = ADAPTER.stream_decoder({"request-id": "req_1"}, at_ms=NOW)
+    pieces = [piece for event in events(items) for piece in decoder.feed(event)]
+    return pieces, decoder, decoder.finish(eof=eof)
+
+
+def test_golden_stream():
+    pieces, decoder, found = stream(GOLDEN)
+    assert pieces == ["4", "\u2028!"]
+    assert decoder.terminal
+    assert decoder.progress == 5  # thinking, its signature, two texts and the end; not the ping, not the starts
+    assert found == Completion(
+        text="4\u2028!",
+        finish=Finish.STOP,
+        raw_finish="end_turn",
+        usage=BUCKETS,
+        model="claude-x-1",
+        response_id="msg_1",
+        request_id="req_1",
+    )
+
+
+@pytest.mark.parametrize("length", range(len(GOLDEN)))
+@pytest.mark.parametrize("eof", [True, False])
+def test_nothing_short_of_message_stop_is_complete(length, eof):
+    pieces, _, found = stream(GOLDEN[:length], eof)
+    assert (found.kind, found.partial) == (ErrorClass.TRUNCATED, "".join(pieces))
+    assert found.billed is (Billed.YES if pieces else Billed.MAYBE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mapped"),
+    [
+        ("overloaded_error", ErrorClass.OVERLOADED),
+        ("rate_limit_error", ErrorClass.RATE),
+        ("api_error", ErrorClass.SERVER),
+        ("timeout_error", ErrorClass.SERVER),
+        ("invalid_request_error", ErrorClass.INVALID),
+        ("authentication_error", ErrorClass.AUTH),
+        ("billing_error", ErrorClass.QUOTA),
+        ("error_of_tomorrow", ErrorClass.SERVER),
+    ],
+)
+def test_errors_in_the_stream(kind, mapped):
+    pieces, decoder, found = stream(
+        (*GOLDEN[:8], {"type": "error", "error": {"type": kind, "message": "Oh"}}, *GOLDEN[8:])
+    )
+    assert decoder.terminal
+    assert (pieces, found.kind, found.code, found.partial, found.billed, found.http) == (
+        ["4"],
+        mapped,
+        kind,
+        "4",
+        Billed.MAYBE,
+        None,
+    )
+
+
+def test_an_error_before_any_text_that_says_no_is_not_billed():
+    _, _, found = stream(({"type": "error", "error": {"type": "rate_limit_error", "message": "Oh"}},))
+    assert found.billed is Billed.NO
+
+
+def test_broken_events():
+    decoder = ADAPTER.stream_decoder({}, at_ms=NOW)
+    decoder.feed(SSEEvent("ping", "not json"))
+    assert not decoder.terminal
+    decoder.feed(SSEEvent("content_block_delta", "{broken"))
+    assert decoder.finish(eof=True).kind is ErrorClass.MALFORMED
+
+
+def test_limits():
+    headers = {
+        "anthropic-ratelimit-requests-limit": "1000",
+        "anthropic-ratelimit-requests-remaining": "999",
+        "anthropic-ratelimit-requests-reset": "2026-09-21T14:13:21Z",
+        "anthropic-ratelimit-tokens-limit": "80000",
+        "anthropic-ratelimit-tokens-remaining": "0",
+        "anthropic-ratelimit-tokens-reset": "2026-09-21T14:13:50Z",
+        "anthropic-ratelimit-input-tokens-limit": "2000000",
+    }
+    expected = LimitSnapshot(
+        at_ms=NOW,
+        requests_limit=1000,
+        requests_remaining=999,
+        requests_reset=1.0,
+        tokens_limit=80000,
+        tokens_remaining=0,
+        tokens_reset=30.0,
+    )
+    assert ADAPTER.limits(headers, NOW) == expected
+    only_input = {
+        name.replace("-tokens-", "-input-tokens-"): value for name, value in headers.items() if "input" not in name
+    }
+    assert ADAPTER.limits(only_input, NOW) == expected
+    assert ADAPTER.limits({"request-id": "x"}, NOW) is None
