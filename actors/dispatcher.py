@@ -7,7 +7,7 @@ yet and starting them; it shrinks when they idle.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..persistence.model import ClaimedJob, LaneDepth, Lease
@@ -233,7 +233,9 @@ class DispatcherActor(Actor):
             self._assign(job)
         asked = order.slots if order is not None else 0
         plan = self._plan_for(claimed.lanes, self._slots())
+        news = {lane: reason for lane, reason in plan.unroutable.items() if lane not in self._plan.unroutable}
         self._plan = Plan(self._plan.quotas, plan.unroutable, {**self._plan.keys, **plan.keys})
+        self._note_unroutable(news)
         unasked = order is not None and any(lane not in order.quotas for lane in plan.quotas)
         self._more = len(claimed.jobs) >= asked > 0
         if unasked:
@@ -370,8 +372,7 @@ class DispatcherActor(Actor):
         if self._store_problem is None:
             held = frozenset([*self._busy.values(), *(job.lease for job in self._unassigned)])
             self.tell(STORE, SweepBoard(held))
-            for lane, reason in self._plan.unroutable.items():
-                self.tell(STORE, HoldLane(lane, f"unroutable: {reason}"))
+            self._note_unroutable(self._plan.unroutable)
         if self._stopping:
             return
         self._ensure_minimum()
@@ -387,6 +388,10 @@ class DispatcherActor(Actor):
             del self._idle[runner]
             self._leaving.add(runner)  # its name is free again when it is down
             self.tell(RUNNERS, StopChild(runner))
+
+    def _note_unroutable(self, lanes: Mapping[str, str]) -> None:
+        for lane, reason in lanes.items():
+            self.tell(STORE, HoldLane(lane, f"unroutable: {reason}"))
 
     def _on_drain(self, deadline: float, done: ReplyTo[None]) -> None:
         self._stopping = True

@@ -42,6 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "barrier": {"n": _REQUIRED},
     "content_filter": {},
     "refusal": {},
+    "reply": {"text": _REQUIRED},
     "missing_usage": {},
     "huge_line": {"bytes": 17 * 1024 * 1024},
     "bom": {},
@@ -55,6 +56,7 @@ WHOLE = frozenset(
         "barrier",
         "content_filter",
         "refusal",
+        "reply",
         "missing_usage",
         "huge_line",
         "bom",
@@ -76,6 +78,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "seconds": _NUMBER,
     "interval": _NUMBER,
     "url": (str,),
+    "text": (str,),
     "bytes": (int,),
 }
 _MATCHES = {"contains", "model", "wire"}

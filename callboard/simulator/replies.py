@@ -98,6 +98,8 @@ def _bent_answer(answer: Answer, fault: Fault) -> Answer:
         return replace(answer, finish="content_filter", stop_sequence=None)
     if fault.kind == "refusal":
         return replace(answer.with_text(_REFUSAL), finish="refusal", stop_sequence=None)
+    if fault.kind == "reply":
+        return answer.with_text(fault["text"])
     if fault.kind == "missing_usage":
         return replace(answer, with_usage=False)
     return answer

@@ -335,3 +335,13 @@ def test_rules_over_http_and_from_python(simulate):
     with pytest.raises(FaultError):
         simulator.faults({"fault": {"kind": "no"}})
     assert simulator.faults() == []
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_reply_can_be_scripted(simulate, read_events, wire):
+    simulator, client = simulate()
+    simulator.faults({"fault": {"kind": "reply", "text": "Paris, of course."}})
+    message = client.call(wire).json()
+    text = message["choices"][0]["message"]["content"] if wire == "openai" else message["content"][0]["text"]
+    assert text == text_of(read_events(client.call(wire, stream=True).content)) == "Paris, of course."
+    assert {entry["outcome"] for entry in simulator.journal()} == {"completed"}
