@@ -143,6 +143,33 @@ def requests_by_prompt(simulator: Simulator) -> Counter[str]:
     return Counter(entry["body"]["messages"][-1]["content"] for entry in simulator.journal())
 
 
+class Script:
+    """A Python program of a few lines in a process of its own. What it prints is read as it comes; its stdin has ended."""
+
+    def __init__(self, code: str, *arguments: object, given: str = "") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(given)
+        self.process.stdin.close()
+
+    def read(self, lines: int | None = None) -> list[str]:
+        """The next lines; or all that remain, and then it must have ended well."""
+        assert self.process.stdout is not None
+        if lines is not None:
+            return [self.process.stdout.readline() for _ in range(lines)]
+        found = self.process.stdout.read().splitlines()
+        assert self.process.wait(PATIENCE) == 0
+        return found
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
 class World:
     """One board in a file, its host, and whatever processes a test starts on it."""
 
@@ -151,6 +178,7 @@ class World:
         self.path = directory / "board.db"
         self.queue = JobQueue(self.path)
         self._workers: list[Worker] = []
+        self._scripts: list[Script] = []
         self._simulators: list[Simulator] = []
 
     def simulate(self, **settings: Any) -> Simulator:
@@ -191,6 +219,11 @@ class World:
         worker = Worker(config, **options)
         self._workers.append(worker)
         return worker
+
+    def run(self, code: str, *arguments: object, given: str = "") -> Script:
+        script = Script(code, *arguments, given=given)
+        self._scripts.append(script)
+        return script
 
     def add_chats(self, count: int, **fields: Any) -> list[int]:
         """Jobs whose prompts (`prompt_of`) say which of these they are. Their ids."""
@@ -270,6 +303,8 @@ class World:
             if worker.process.poll() is None:
                 worker.signal(signal.SIGCONT)
                 worker.kill()
+        for script in self._scripts:
+            script.kill()
         for simulator in self._simulators:
             simulator.stop()
         self.queue.close()
