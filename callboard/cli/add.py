@@ -79,9 +79,11 @@ def parse_data(given: str) -> Any:
     where, text = "--data", given
     try:
         if given == "-":
-            where, text = "stdin", sys.stdin.buffer.read().decode()
+            where = "stdin"
+            text = sys.stdin.buffer.read().decode()
         elif given.startswith("@"):
-            where, text = given[1:], Path(given[1:]).read_text(encoding="utf-8-sig")
+            where = given[1:]
+            text = Path(where).read_text(encoding="utf-8-sig")
         return json.loads(text)
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error.strerror}") from error

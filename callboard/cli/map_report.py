@@ -104,7 +104,7 @@ def _write(run: "MapRun", file: IO[str]) -> None:
 
 
 def print_summary(
-    run: "MapRun", *, seconds: float, calls: int, tokens: int, cost: int | None, interrupted: bool
+    run: "MapRun", *, seconds: float, calls: int, tokens: int, cost: int | None, unfinished: bool
 ) -> None:
     """Show the first rows and what to do next. On stdout, unless the results went there."""
     stream = sys.stderr if run.output is None and not sys.stdout.isatty() else sys.stdout
@@ -146,7 +146,7 @@ def print_summary(
     first = next((job_id for job_id, state in run.states.items() if state == "failed"), run.ids[0] if run.ids else None)
     if states["failed"] or states["cancelled"]:
         out.print(f"retry:    {run.again} --retry-failed")
-    if interrupted:
+    if unfinished:
         out.print(f"resume:   {run.again}")
     if first is not None:
         out.print(f"try next: callboard show {first}{run.commands}")

@@ -15,7 +15,7 @@ from callboard.persistence.model import UsageTotals
 from .board import Board
 from .map_progress import Progress, Snapshot
 from .map_report import print_bad_rows, print_summary, write_results
-from .map_worker import OwnWorker
+from .map_worker import OwnWorker, WorkerFailedError
 from .records import now_ms
 from .rows import BadRow, Row
 
@@ -56,13 +56,15 @@ class MapRun:
         """Do all of it. Returns the exit code: 0, 1 for rows that failed or were bad, 130 when interrupted."""
         self._post(retry_failed=retry_failed)
         before = self.board.queue.usage(self.tag)
-        interrupted = False
+        ended_early: KeyboardInterrupt | WorkerFailedError | None = None
         try:
             self._wait(before, own_worker=own_worker)
-        except KeyboardInterrupt:
-            interrupted = True
-        self._finish(before, interrupted=interrupted)
-        if interrupted:
+        except (KeyboardInterrupt, WorkerFailedError) as error:
+            ended_early = error
+        self._finish(before, unfinished=ended_early is not None)
+        if isinstance(ended_early, WorkerFailedError):
+            raise ended_early
+        if ended_early is not None:
             return 130
         return 1 if self.bad or any(state != "completed" for state in self.states.values()) else 0
 
@@ -132,7 +134,7 @@ class MapRun:
             held=None if held is None else held[0],
         )
 
-    def _finish(self, before: UsageTotals, *, interrupted: bool) -> None:
+    def _finish(self, before: UsageTotals, *, unfinished: bool) -> None:
         self.states = self.board.states(self.ids)
         after = self.board.queue.usage(self.tag)
         write_results(self)
@@ -142,7 +144,7 @@ class MapRun:
             calls=after.calls - before.calls,
             tokens=total_tokens(after) - total_tokens(before),
             cost=None if after.cost is None else after.cost - (before.cost or 0),
-            interrupted=interrupted,
+            unfinished=unfinished,
         )
 
 

@@ -44,7 +44,7 @@ class OwnWorker:
         """Start it again if it has died, saying why. Raises WorkerFailedError when it dies too often or for a reason that stays."""
         if self._process is None or self._process.returncode is None:
             return
-        code = self._process.returncode
+        code = self._process.stop()
         why = _MEANINGS.get(code, f"a signal ended it ({-code})" if code < 0 else f"exit code {code}")
         if code == 78 or self._restarts >= MAX_RESTARTS:
             raise WorkerFailedError(
@@ -57,5 +57,5 @@ class OwnWorker:
 
     def stop(self) -> None:
         """Stop it in order: what runs may finish, the rest goes back to the board."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None:
             self._process.stop(timeout=_STOP_SECONDS)

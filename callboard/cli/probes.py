@@ -1,6 +1,5 @@
 """What `callboard doctor` finds out about keys and providers."""
 
-import asyncio
 from dataclasses import dataclass
 
 from callboard.actors.providers.keys import KeyUnavailableError, Secret, redact, resolve_key
@@ -41,6 +40,8 @@ def examine_key(provider: ProviderSettings, *, needed: bool) -> tuple[Finding | 
 
 def examine_provider(provider: ProviderSettings, key: Secret | None, *, needed: bool) -> Finding:
     """Ask the provider for its models: is it reachable, and does it take the key?"""
+    import asyncio
+
     area = f"provider {provider.name}"
     bad = FAIL if needed else WARN
     try:
@@ -80,6 +81,8 @@ def examine_provider(provider: ProviderSettings, key: Secret | None, *, needed: 
 
 
 async def _ask(provider: ProviderSettings, key: Secret | None) -> int:
+    import asyncio
+
     from callboard.actors.providers.adapter import HttpRequest
     from callboard.actors.providers.transport import Sending, open_client
 
