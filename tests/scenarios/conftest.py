@@ -54,10 +54,11 @@ class Worker:
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         wrapper: Sequence[str] = (),
+        interpreter: Sequence[str] = (),
         cwd: Path | None = None,
     ) -> None:
         self.process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "callboard", "worker", "--config", "-", *options],
+            [*wrapper, sys.executable, *interpreter, "-m", "callboard", "worker", "--config", "-", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
