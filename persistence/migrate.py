@@ -78,8 +78,8 @@ def _run(database: Database, folder: Path = _FOLDER) -> None:
                 command.upgrade(config, "head")
                 _check_references(raw, database.name)
         except DBAPIError as error:
-            assert isinstance(error.orig, Exception)
-            raise translate(error.orig, database.name) from error
+            cause = error.orig if isinstance(error.orig, Exception) else error
+            raise translate(cause, database.name) from error
         except driver.Error as error:
             raise translate(error, database.name) from error
         finally:

@@ -1,5 +1,6 @@
 """A real board in a file or in memory, and shorthands for putting jobs on it and taking them off."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class Board:
         self.now = NOW
         self.database = database
         self.c: Connection = database.connect()
+        self.c.pragma("synchronous", "OFF")  # a test loses nothing in a power cut
         self.queue = JobQueue(database, clock=lambda: self.now)
 
     def add(self, kind: str = "chat", **fields: Any) -> int:
@@ -67,8 +69,18 @@ def url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@pytest.fixture(scope="session")
+def empty_board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A board made once, closed, and copied for each test: making one takes longer than most tests."""
+    made = tmp_path_factory.mktemp("template") / "board.db"
+    database = open_database(f"sqlite:///{made}")
+    database.close()
+    return made
+
+
 @pytest.fixture
-def board(url: str) -> Iterator[Board]:
+def board(url: str, path: Path, empty_board: Path) -> Iterator[Board]:
+    shutil.copy(empty_board, path)
     database = open_database(url, synchronous="NORMAL")
     board = Board(database)
     yield board

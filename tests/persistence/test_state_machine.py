@@ -14,7 +14,7 @@ from callboard.persistence.model import Lease
 from callboard.persistence.new_job import NewJob, rows_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 OWNERS = ("worker-a", "worker-b")
 LEASE_MS = 1000
@@ -46,13 +46,17 @@ class SimulatedCrashError(Exception):
 class BoardMachine(RuleBasedStateMachine):
     leases: Bundle[Lease] = Bundle("leases")
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(target=leases)
+    def open(self) -> Any:
         self.database = open_database("sqlite://")
         self.c = self.database.connect()
         self.now = 1_000_000
         self.jobs: dict[int, Model] = {}
         self.epochs: dict[int, int] = {}
+
+        for _ in range(2):
+            self.add(max_attempts=2, delay=0, key=None)
+        return self.claim(owner=OWNERS[0], slots=2, alone=False)
 
     def teardown(self) -> None:
         if hasattr(self, "c"):
@@ -77,7 +81,7 @@ class BoardMachine(RuleBasedStateMachine):
         else:
             assert key is not None
 
-    @rule(target=leases, owner=st.sampled_from(OWNERS), slots=st.integers(1, 3), alone=st.booleans())
+    @rule(target=leases, owner=st.sampled_from(OWNERS), slots=st.integers(1, 3), alone=st.sampled_from([False, False, False, True]))
     def claim(self, owner: str, slots: int, alone: bool) -> Any:
         with self.c.write():
             claimed = claims.claim(
@@ -103,12 +107,7 @@ class BoardMachine(RuleBasedStateMachine):
             job.epoch += 1
             job.held_until = 0
             assert taken.lease.epoch == job.epoch
-        return claimed[0].lease if len(claimed) == 1 else self.many([job.lease for job in claimed])
-
-    def many(self, leases: list[Lease]) -> Any:
-        from hypothesis.stateful import multiple
-
-        return multiple(*leases)
+        return multiple(*(job.lease for job in claimed))
 
     @rule(lease=leases, value=st.integers())
     def complete(self, lease: Lease, value: int) -> None:
@@ -146,7 +145,7 @@ class BoardMachine(RuleBasedStateMachine):
             job.epoch += 1
         assert state == job.state
 
-    @rule(lease=leases, cause=st.sampled_from(["loss", "deferral", "handback"]), hold=st.sampled_from([None, 700]))
+    @rule(lease=leases, cause=st.sampled_from(["loss", "deferral", "handback"]), hold=st.sampled_from([None, None, 700]))
     def release(self, lease: Lease, cause: Any, hold: int | None) -> None:
         until = None if hold is None else self.now + hold
         with self.c.write():
@@ -186,7 +185,6 @@ class BoardMachine(RuleBasedStateMachine):
             self.went_back(self.jobs[job_id], "loss")
             assert self.jobs[job_id].state == state
 
-    @rule(owner=st.sampled_from(OWNERS))
     def renew(self, owner: str) -> None:
         with self.c.write():
             renewed = claims.renew(self.c, owner, self.now + LEASE_MS)
@@ -195,7 +193,6 @@ class BoardMachine(RuleBasedStateMachine):
         for job in mine:
             job.lease_until = self.now + LEASE_MS
 
-    @rule()
     def promote(self) -> None:
         with self.c.write():
             claims.promote_due(self.c, self.now, 100)
@@ -203,12 +200,15 @@ class BoardMachine(RuleBasedStateMachine):
             if job.state == JobState.DELAYED and job.run_at is not None and job.run_at <= self.now:
                 job.state, job.run_at = JobState.WAITING, None
 
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        if not self.jobs:
-            return
+    @rule(data=st.data(), back=st.booleans())
+    def host_moves(self, data: st.DataObject, back: bool) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
-        job = self.jobs[job_id]
+        if back:
+            self.send_back(job_id, self.jobs[job_id])
+        else:
+            self.cancel(job_id, self.jobs[job_id])
+
+    def cancel(self, job_id: int, job: Model) -> None:
         with self.c.write():
             cancelled = host_store.cancel(self.c, job_id, "no", self.now)
         assert cancelled == (job.state not in TERMINAL_STATES)
@@ -217,12 +217,7 @@ class BoardMachine(RuleBasedStateMachine):
             job.held_until = 0
             self.ends(job, JobState.CANCELLED)
 
-    @rule(data=st.data())
-    def send_back(self, data: st.DataObject) -> None:
-        if not self.jobs:
-            return
-        job_id = data.draw(st.sampled_from(sorted(self.jobs)))
-        job = self.jobs[job_id]
+    def send_back(self, job_id: int, job: Model) -> None:
         with self.c.write():
             sent = host_store.retry(self.c, job_id, "again", self.now)
         assert sent == (job.state in {JobState.FAILED, JobState.CANCELLED})
@@ -230,7 +225,7 @@ class BoardMachine(RuleBasedStateMachine):
             job.state, job.failures, job.losses = JobState.WAITING, 0, 0
             job.epoch += 1
 
-    @rule(lease=consumes(leases), owner=st.sampled_from(OWNERS))
+    @rule(lease=leases, owner=st.sampled_from(OWNERS))
     def crash_inside_a_transaction(self, lease: Lease, owner: str) -> None:
         with contextlib.suppress(SimulatedCrashError), self.c.write():
             job_store.complete(self.c, lease, "never seen", self.now, "runner")
@@ -239,9 +234,12 @@ class BoardMachine(RuleBasedStateMachine):
             )
             raise SimulatedCrashError
 
-    @rule(step=st.sampled_from([100, 600, 2000]))
-    def clock_jumps(self, step: int) -> None:
+    @rule(step=st.sampled_from([0, 100, 600, 2000]), owner=st.sampled_from([None, *OWNERS]))
+    def time_passes(self, step: int, owner: str | None) -> None:
         self.now += step
+        self.promote()
+        if owner is not None:
+            self.renew(owner)
 
     @invariant()
     def the_board_agrees(self) -> None:
@@ -278,5 +276,5 @@ class BoardMachine(RuleBasedStateMachine):
 
 TestBoard = BoardMachine.TestCase
 TestBoard.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
