@@ -188,7 +188,6 @@ async def perform(call: Call, provider: Provider) -> None:
         outcome = work.cut_short()
     except BaseException as error:  # noqa: BLE001 - the promise of exactly one terminal event outlasts our own bugs
         outcome = work.bug(error)
-    work.deadlines.stop()
     work.conclude(outcome)
 
 
@@ -225,7 +224,10 @@ class _Conversation:
         try:
             self._reply = await self._provider.client.send(built, self._sending)
             try:
-                return await self._read(self._reply)
+                outcome = await self._read(self._reply)
+                # Now, not after closing: a cancellation that lands in there must not cost an answer that is here and paid for.
+                self.conclude(outcome)
+                return outcome
             finally:
                 await self._reply.close()
         except UnsafeURLError as error:
@@ -284,7 +286,8 @@ class _Conversation:
         )
 
     def conclude(self, outcome: Completion | CallError) -> None:
-        """End the call with its timings, and with its key scrubbed from whatever the server echoed."""
+        """End the call with its timings, and with its key scrubbed from whatever the server echoed. Only the first time counts."""
+        self.deadlines.stop()
         if isinstance(outcome, Completion):
             first = self.deadlines.first_progress_at
             outcome = replace(
@@ -339,7 +342,6 @@ class _Conversation:
                 self.call.add_text(pieces)
                 if decoder.terminal:
                     outcome = decoder.finish(eof=False)
-                    self.deadlines.stop()
                     self.conclude(outcome)
                     if isinstance(outcome, CallError):
                         return outcome

@@ -93,9 +93,7 @@ class SSEDecoder:
         if self._first_line:
             self._first_line = False
             line = line.removeprefix(_BOM)
-        if line[:1] == b":":
-            return
-        raw_name, _, raw_value = line.partition(b":")
+        raw_name, _, raw_value = line.partition(b":")  # a comment is a field without a name
         if raw_value[:1] == b" ":
             raw_value = raw_value[1:]
         if raw_name == b"data":

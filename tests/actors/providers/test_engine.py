@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from callboard.actors.providers import http_client
 from callboard.actors.providers.engine import CallEngine, Failed, Finished, Text
 from callboard.actors.providers.model import Billed, ErrorClass, Finish, Message, Request, Scope, Timeouts
 from callboard.actors.providers.settings import ProviderSettings
@@ -129,6 +130,27 @@ def test_the_end_does_not_wait_for_the_connection(serve, start_engine, call):
     end, _ = call(start_engine(server.url), timeouts=FOREVER)
     assert isinstance(end, Finished)
     assert server.disconnected.wait(WAIT)
+
+
+def test_an_answer_that_is_here_is_not_lost_to_a_cancellation_while_its_connection_is_let_go(
+    serve, start_engine, call, monkeypatch
+):
+    letting_go = threading.Event()
+
+    async def close(reply):
+        letting_go.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await reply._response.aclose()
+
+    engine = start_engine(serve(ok).url)
+    monkeypatch.setattr(http_client.Reply, "close", close)
+    end, heard = call(engine, WHOLE, Timeouts(total=5))
+    assert letting_go.wait(WAIT)
+    engine.stop()
+    assert isinstance(end, Finished)
+    assert heard.nothing_more()
 
 
 def test_a_server_that_does_not_stream(serve, start_engine, call):
