@@ -304,6 +304,12 @@ def test_an_abandoned_life_sends_its_down_at_once_and_its_thread_is_reported_whe
     assert system.directory.find("child").actor is replacement
 
 
+def test_a_crash_after_the_reply_leaves_the_reply_as_it_is(system, owner):
+    _, reference = start(system, fails_in="after_batch")
+    assert reference.ask("go", timeout=5) is None
+    assert isinstance(the_down(owner, system).reason, Crashed)
+
+
 def test_what_a_hung_draining_actor_leaves_is_refused_when_it_is_given_up(system, owner):
     class Draining(Child):
         drains_before_stop = True

@@ -50,6 +50,8 @@ def test_the_timer_thread_fires_in_order_survives_a_failing_delivery_and_takes_e
     now = clock.monotonic()
     far = TimerToken(now + 3600, nothing)
     timers.add(far)
+    while not timers._condition._waiters:  # until the thread waits for the far one; only then can it be woken too late
+        assert timers._thread.is_alive()
     timers.add(TimerToken(now + 0.02, lambda _: (fired.append("late"), done.set())))
     timers.add(TimerToken(now, fail))
     timers.add(TimerToken(now, lambda _: fired.append("now")))
