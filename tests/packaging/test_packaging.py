@@ -4,6 +4,7 @@ import ast
 import email
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,11 +70,7 @@ def test_the_metadata_names_what_is_needed(wheel):
     archive = zipfile.ZipFile(wheel)
     name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = email.message_from_bytes(archive.read(name))
-    needed = {
-        line.partition(";")[0].partition(">")[0].strip()
-        for line in metadata.get_all("Requires-Dist")
-        if "extra ==" not in line
-    }
+    needed = {re.split(r"[<>=!;\[ ]", line)[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     assert needed == {"pykka", "httpx", "SQLAlchemy", "msgspec", "click", "rich", "alembic", "h11", "pysqlite3"}
     assert metadata["Version"] == callboard.__version__ == importlib.metadata.version("callboard")
 
@@ -171,3 +168,14 @@ def test_the_links_for_type_checkers_cover_the_package():
         "persistence",
     }
     assert {entry.name for entry in links.iterdir()} == modules
+
+
+def test_the_readmes_example_runs_as_it_stands(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(blocks[0])
+    env = {name: value for name, value in os.environ.items() if not name.startswith("CALLBOARD_")}
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Why is the sky blue?{'input_uncached'")
