@@ -43,6 +43,7 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 _BUSY_CODES = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+_CANNOT_WRITE = 778  # SQLITE_IOERR_WRITE: a quota or a limit on file sizes; a disk without space is SQLITE_FULL
 _ENGINE_WAIT_MS = 5  # what SQLite may wait by itself; the rest is ours
 _RETRY_S = 0.001
 _WAL_KEEP_BYTES = 64 * 1024 * 1024
@@ -80,6 +81,7 @@ def open_database(
     try:
         connection = database.connect()
         try:
+            _check_version(connection, _version(connection))  # before anything is changed: it may be no board of ours
             if path is not None:
                 _choose_journal(connection, has_wal_reset_bug(engine_version), engine_version)
             _ensure_tables(connection, create)
@@ -175,9 +177,12 @@ def _ensure_tables(connection: "Connection", create: bool) -> None:
             if _version(connection) is None:  # nobody was faster
                 for statement in creation_statements():
                     connection.script(statement)
-    found = _version(connection)
-    assert found is not None
-    if found == SCHEMA_VERSION:
+    _check_version(connection, _version(connection))
+
+
+def _check_version(connection: "Connection", found: str | None) -> None:
+    """The tables, if there are any, are of our version."""
+    if found is None or found == SCHEMA_VERSION:
         return
     if found.isdigit() and found < SCHEMA_VERSION:
         raise errors.DatabaseTooOldError(
@@ -263,9 +268,26 @@ class Database:
     def connect(self) -> "Connection":
         """A connection of its own for the caller, who closes it."""
         try:
-            return Connection(self, self.engine.raw_connection())
-        except driver.Error as error:
-            raise translate(error, self.name) from error
+            proxied = self.engine.raw_connection()
+        except driver.Error as error:  # busy while another process creates it or changes its journal mode
+            proxied = self.again(error, self.engine.raw_connection)
+        return Connection(self, proxied)
+
+    def again(self, error: Exception, attempt: Callable[[], T]) -> T:
+        """Retry what was refused because the database is busy, until the busy timeout; anything else is raised as ours."""
+        deadline = time.monotonic() + self.busy_timeout
+        while is_busy(error):
+            if time.monotonic() >= deadline:
+                raise errors.DatabaseBusyError(
+                    f"{self.name} has been locked by another program for {self.busy_timeout:g} s: find what holds a "
+                    f"transaction open on it ({error})"
+                ) from error
+            time.sleep(_RETRY_S)
+            try:
+                return attempt()
+            except driver.Error as next_error:
+                error = next_error
+        raise translate(error, self.name) from error
 
     def close(self) -> None:
         """Let go of what the engine holds. Connections are closed by those who made them."""
@@ -372,20 +394,7 @@ class Connection:
             self._execute("ROLLBACK")
 
     def _again(self, error: Exception, attempt: Callable[[], T]) -> T:
-        """Retry what was refused because the database is busy; anything else is raised as ours."""
-        deadline = time.monotonic() + self.database.busy_timeout
-        while is_busy(error):
-            if time.monotonic() >= deadline:
-                raise errors.DatabaseBusyError(
-                    f"{self.database.name} has been locked by another program for {self.database.busy_timeout:g} s: find what holds a "
-                    f"transaction open on it ({error})"
-                ) from error
-            time.sleep(_RETRY_S)
-            try:
-                return attempt()
-            except driver.Error as next_error:
-                error = next_error
-        raise translate(error, self.database.name) from error
+        return self.database.again(error, attempt)
 
 
 class _Write:
@@ -426,6 +435,10 @@ def translate(error: Exception, name: str) -> errors.DatabaseError:
         case 8:
             return errors.DatabaseReadOnlyError(
                 f"{name} cannot be written: {error}; give this user write access to it and its directory"
+            )
+        case 10 if getattr(error, "sqlite_errorcode", 0) == _CANNOT_WRITE:
+            return errors.DatabaseFullError(
+                f"{name} cannot be written: {error}; free disk space, or raise the quota or limit that its disk or user has, nothing was written"
             )
         case 10 | 14:
             return errors.DatabaseError(

@@ -58,13 +58,13 @@ def _stamped(connection: Connection) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-def _run(database: Database, folder: Path = _FOLDER) -> None:
+def _run(database: Database) -> None:
     from alembic import command
     from alembic.config import Config
     from sqlalchemy.exc import DBAPIError
 
     config = Config()
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["version_table"] = VERSION_TABLE
     with database.engine.connect() as connection:
         raw: Any = connection.connection.driver_connection

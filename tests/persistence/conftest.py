@@ -27,7 +27,9 @@ class Board:
     def add(self, kind: str = "chat", **fields: Any) -> int:
         return self.queue.add(kind, **fields).id
 
-    def claim(self, slots: int = 1, owner: str = "worker-a", lane: str = "default|chat|", **more: Any) -> list[ClaimedJob]:
+    def claim(
+        self, slots: int = 1, owner: str = "worker-a", lane: str = "default|chat|", **more: Any
+    ) -> list[ClaimedJob]:
         settings: dict[str, Any] = {
             "quotas": {lane: slots},
             "lease_until": self.now + 30_000,
@@ -55,7 +57,12 @@ class Board:
 
     def snapshot(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table of ours."""
-        tables = [name for (name,) in self.sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'llm_*' ORDER BY name")]
+        tables = [
+            name
+            for (name,) in self.sql(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'llm_*' ORDER BY name"
+            )
+        ]
         return {table: self.sql(f"SELECT * FROM {table}") for table in tables}
 
 

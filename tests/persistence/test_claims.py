@@ -8,8 +8,11 @@ from callboard.persistence.job_store import _COMPLETE
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.model import CallIntent, Lease
 
+LANE = "default|chat|"
 LANES = {"a": "default|chat|a", "b": "default|chat|b"}
-INTENT = CallIntent(step="main", fingerprint="f", provider="p", model="m", limit_key="k", reserved_tokens=1, reserved_cost=None)
+INTENT = CallIntent(
+    step="main", fingerprint="f", provider="p", model="m", limit_key="k", reserved_tokens=1, reserved_cost=None
+)
 
 
 def ids(jobs):
@@ -49,12 +52,23 @@ def test_a_claim_brings_everything_a_runner_needs(board):
     (job,) = board.claim(owner="w")
     assert (job.data, job.priority, job.attempt, job.max_attempts) == ({"n": 2**70}, 7, 1, 2)
     assert (job.options.job_timeout, job.options.on_unknown, job.memo, job.lease.epoch) == (5, "park", None, 1)
-    assert board.sql("SELECT lease_owner, lease_until, started_at FROM llm_jobs") == [("w", board.now + 30_000, board.now)]
+    assert board.sql("SELECT lease_owner, lease_until, started_at FROM llm_jobs") == [
+        ("w", board.now + 30_000, board.now)
+    ]
 
 
 def test_held_jobs_wait_for_their_time(board):
     job = board.started()
-    board.move(job_store.release, job.lease, cause="deferral", reason="r", now=board.now, actor="x", held_by="k", held_until=board.now + 10)
+    board.move(
+        job_store.release,
+        job.lease,
+        cause="deferral",
+        reason="r",
+        now=board.now,
+        actor="x",
+        held_by="k",
+        held_until=board.now + 10,
+    )
     assert board.claim() == []
     assert claims.next_due(board.c, board.now) == board.now + 10
     board.now += 10
@@ -85,7 +99,11 @@ def test_what_nobody_started_in_time_fails(board):
     assert board.claim() == []
     assert board.move(claims.expire_unstarted, board.now, 9) == 1
     handle = board.queue.get(job_id)
-    assert (handle.state, handle.error["class"], handle.row().reason) == (JobState.FAILED, "expired", "not started by its deadline")
+    assert (handle.state, handle.error["class"], handle.row().reason) == (
+        JobState.FAILED,
+        "expired",
+        "not started by its deadline",
+    )
     assert board.queue.row(delayed).state == JobState.DELAYED
 
 
@@ -95,14 +113,25 @@ def test_suspects_run_alone_and_a_loss_while_alone_convicts(board):
         taken = board.claim(2)
         assert poison in ids(taken)
         for job in taken:
-            board.move(job_store.release, job.lease, cause="loss" if job.id == poison else "handback", reason="r", now=board.now, actor="x")
-    assert claims.suspects_waiting(board.c)
+            board.move(
+                job_store.release,
+                job.lease,
+                cause="loss" if job.id == poison else "handback",
+                reason="r",
+                now=board.now,
+                actor="x",
+            )
+    assert claims.suspects_waiting(board.c, lanes=[LANE])
+    assert not claims.suspects_waiting(board.c, lanes=[LANES["a"]])
     assert ids(board.claim(2)) == [innocent]
     assert board.claim(5, alone=True, quotas={"another|lane|": 5}) == []
     (suspect,) = board.claim(5, alone=True)
     assert (suspect.id, suspect.alone) == (poison, True)
-    assert not claims.suspects_waiting(board.c)
-    assert board.move(job_store.release, suspect.lease, cause="loss", reason="SIGSEGV", now=board.now, actor="x") == JobState.FAILED
+    assert not claims.suspects_waiting(board.c, lanes=[LANE])
+    assert (
+        board.move(job_store.release, suspect.lease, cause="loss", reason="SIGSEGV", now=board.now, actor="x")
+        == JobState.FAILED
+    )
     handle = board.queue.get(poison)
     assert handle.error["class"] == "poison"
     assert "SIGSEGV" in handle.error["message"]
@@ -113,7 +142,10 @@ def test_a_suspect_that_is_handed_back_is_not_convicted(board):
     job = board.add()
     board.sql(f"UPDATE llm_jobs SET losses = 2 WHERE id = {job}")
     (suspect,) = board.claim(alone=True)
-    assert board.move(job_store.release, suspect.lease, cause="handback", reason="r", now=board.now, actor="x") == JobState.WAITING
+    assert (
+        board.move(job_store.release, suspect.lease, cause="handback", reason="r", now=board.now, actor="x")
+        == JobState.WAITING
+    )
     assert board.sql("SELECT alone FROM llm_jobs") == [(0,)]
 
 
@@ -193,7 +225,11 @@ def test_orphans_are_handed_back(board):
     (fresh,) = board.claim(1)
     swept = board.move(claims.sweep_orphans, "worker-a", frozenset({kept.lease}), claimed_first, board.now)
     assert swept == [orphan.lease]
-    assert [board.queue.row(j.id).state for j in (kept, orphan, fresh)] == [JobState.ACTIVE, JobState.WAITING, JobState.ACTIVE]
+    assert [board.queue.row(j.id).state for j in (kept, orphan, fresh)] == [
+        JobState.ACTIVE,
+        JobState.WAITING,
+        JobState.ACTIVE,
+    ]
     assert board.queue.row(orphan.id).losses == 0
 
 
@@ -224,10 +260,17 @@ def test_no_statement_of_the_worker_reads_a_whole_table(board, name, analyzed):
         board.sql("ANALYZE")
     prepared, indexes = PLANS[name]
     names = {"now", "lane", "owner", "ids", "leases", "quotas", "slots", "limit", "limit_key"}
-    params = dict.fromkeys(names | set(re.findall(r":(\w+)", prepared.sql)), 1) | {"ids": "[]", "leases": "[]", "quotas": "{}"}
+    params = dict.fromkeys(names | set(re.findall(r":(\w+)", prepared.sql)), 1) | {
+        "ids": "[]",
+        "leases": "[]",
+        "lanes": "[]",
+        "quotas": "{}",
+    }
     plan = [row[3] for row in board.c._execute("EXPLAIN QUERY PLAN " + prepared.sql, params).fetchall()]
     tables = ("llm_jobs", "mine", "job", "llm_calls")
-    read_whole = [step for step in plan if step.startswith("SCAN") and step.split()[1] in tables and "USING" not in step]
+    read_whole = [
+        step for step in plan if step.startswith("SCAN") and step.split()[1] in tables and "USING" not in step
+    ]
     assert read_whole == [], plan
     for index in indexes:
         assert any(index in step for step in plan), plan

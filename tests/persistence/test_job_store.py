@@ -7,7 +7,9 @@ from callboard.persistence import claims, job_store, ledger
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.model import CallIntent, CallOutcome, Lease
 
-INTENT = CallIntent(step="main", fingerprint="f", provider="p", model="m", limit_key="p/m", reserved_tokens=100, reserved_cost=None)
+INTENT = CallIntent(
+    step="main", fingerprint="f", provider="p", model="m", limit_key="p/m", reserved_tokens=100, reserved_cost=None
+)
 
 WRITES = {
     "complete": lambda c, lease, now: job_store.complete(c, lease, {}, now, "r"),
@@ -55,21 +57,42 @@ def test_complete_keeps_the_result_and_says_who(board):
     handle = board.queue.get(job.id)
     assert handle.result == {"text": "done", "big": 2**80}
     row = handle.row()
-    assert (row.state, row.progress, row.finished_at, row.lease_epoch) == (JobState.COMPLETED, 100, board.now, job.lease.epoch)
+    assert (row.state, row.progress, row.finished_at, row.lease_epoch) == (
+        JobState.COMPLETED,
+        100,
+        board.now,
+        job.lease.epoch,
+    )
     last = handle.transitions()[-1]
-    assert (last.actor, last.to_state, last.at, last.epoch) == ("runner-1", JobState.COMPLETED, board.now, job.lease.epoch)
+    assert (last.actor, last.to_state, last.at, last.epoch) == (
+        "runner-1",
+        JobState.COMPLETED,
+        board.now,
+        job.lease.epoch,
+    )
 
 
 def test_failures_are_counted_and_the_last_attempt_fails_for_good(board):
     job = board.started(max_attempts=2)
-    assert board.move(job_store.retry_later, job.lease, {"class": "server"}, board.now + 100, board.now, "r", "503") == JobState.DELAYED
+    assert (
+        board.move(job_store.retry_later, job.lease, {"class": "server"}, board.now + 100, board.now, "r", "503")
+        == JobState.DELAYED
+    )
     handle = board.queue.get(job.id)
-    assert (handle.row().run_at, handle.row().failures, handle.error, handle.row().reason) == (board.now + 100, 1, {"class": "server"}, "503")
+    assert (handle.row().run_at, handle.row().failures, handle.error, handle.row().reason) == (
+        board.now + 100,
+        1,
+        {"class": "server"},
+        "503",
+    )
     board.now += 100
     assert board.move(claims.promote_due, board.now, 10) == 1
     (again,) = board.claim()
     assert again.attempt == 2
-    assert board.move(job_store.retry_later, again.lease, {"class": "x"}, board.now + 100, board.now, "r", "again") == JobState.FAILED
+    assert (
+        board.move(job_store.retry_later, again.lease, {"class": "x"}, board.now + 100, board.now, "r", "again")
+        == JobState.FAILED
+    )
     assert (handle.state, handle.error, handle.row().finished_at) == (JobState.FAILED, {"class": "x"}, board.now)
 
 
@@ -87,7 +110,14 @@ def test_completing_after_a_failure_leaves_no_error(board):
 def test_three_causes_three_counters(board, cause, losses, deferrals):
     job = board.started()
     state = board.move(
-        job_store.release, job.lease, cause=cause, reason="r", now=board.now, actor="x", held_by="p/m", held_until=board.now + 9
+        job_store.release,
+        job.lease,
+        cause=cause,
+        reason="r",
+        now=board.now,
+        actor="x",
+        held_by="p/m",
+        held_until=board.now + 9,
     )
     row = board.queue.row(job.id)
     assert state == row.state == JobState.WAITING
@@ -115,7 +145,9 @@ def test_an_open_call_becomes_unknown_when_its_job_leaves(board):
 def test_a_job_that_asks_for_it_is_parked_when_a_call_is_unknown(board, cause):
     job = board.started(options={"on_unknown": "park"})
     board.move(ledger.record_intent, job.lease, INTENT, board.now)
-    assert board.move(job_store.release, job.lease, cause=cause, reason="r", now=board.now, actor="x") == JobState.FAILED
+    assert (
+        board.move(job_store.release, job.lease, cause=cause, reason="r", now=board.now, actor="x") == JobState.FAILED
+    )
     handle = board.queue.get(job.id)
     assert handle.error["class"] == "unknown_outcome"
     assert handle.row().failures == 0
@@ -127,7 +159,9 @@ def test_without_an_open_call_nothing_is_parked(board):
     job = board.started(options={"on_unknown": "park"})
     call = board.move(ledger.record_intent, job.lease, INTENT, board.now)
     board.move(ledger.record_outcome, job.lease, call, CallOutcome(state="failed"), board.now)
-    assert board.move(job_store.release, job.lease, cause="loss", reason="r", now=board.now, actor="x") == JobState.WAITING
+    assert (
+        board.move(job_store.release, job.lease, cause="loss", reason="r", now=board.now, actor="x") == JobState.WAITING
+    )
 
 
 def test_chunks_may_be_told_twice_and_hold_any_text(board):
@@ -170,3 +204,26 @@ def test_a_transaction_is_all_or_nothing(board):
         board.move(breaks)
     assert board.snapshot() == before
     assert not board.c.writing
+
+
+def test_only_our_own_tables_are_touched(board):
+    touched = set()
+
+    def sees(action, table, *_):
+        if action in {9, 18, 20, 23}:  # delete, insert, read, update
+            touched.add(table)
+        return 0
+
+    board.c._driver.set_authorizer(sees)
+    for write in WRITES.values():
+        job = board.started()
+        board.move(write, job.lease, board.now)
+        board.queue.cancel(job.id)
+    board.move(claims.rescue, now=board.now, is_dead=lambda _: True, my_owner="me", limit=9)
+    board.move(claims.sweep_orphans, "me", frozenset(), board.now, board.now)
+    board.move(claims.expire_unstarted, board.now, 9)
+    claims.lanes(board.c)
+    board.c._driver.set_authorizer(None)
+    in_memory = {"json_each", "lanes", "owners", "lane", "ranked", ""}
+    assert {table for table in touched if not table.startswith(("llm_", "sqlite_"))} <= in_memory
+    assert "llm_jobs" in touched

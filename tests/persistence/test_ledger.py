@@ -7,11 +7,15 @@ from callboard.persistence.model import CallIntent, CallOutcome
 
 
 def intent(step="main", tokens=100, key="p/m"):
-    return CallIntent(step=step, fingerprint="f", provider="p", model="m", limit_key=key, reserved_tokens=tokens, reserved_cost=5)
+    return CallIntent(
+        step=step, fingerprint="f", provider="p", model="m", limit_key=key, reserved_tokens=tokens, reserved_cost=5
+    )
 
 
 def done(text="hi", **more):
-    return CallOutcome(state="completed", completion={"text": text}, usage={"input_uncached": 7, "output_visible": 3}, cost=42, **more)
+    return CallOutcome(
+        state="completed", completion={"text": text}, usage={"input_uncached": 7, "output_visible": 3}, cost=42, **more
+    )
 
 
 def again(board, job):
@@ -29,7 +33,13 @@ def test_a_paid_completion_comes_back_with_the_next_claim(board):
     assert next_job.memo.completions == {"main": {"text": "hi"}}
     assert next_job.memo.values == {"plan": [1, 2]}
     (record,) = board.queue.calls(job.id)
-    assert (record.state, record.cost, record.input_uncached, record.finish, record.request_id) == ("completed", 42, 7, "stop", "r1")
+    assert (record.state, record.cost, record.input_uncached, record.finish, record.request_id) == (
+        "completed",
+        42,
+        7,
+        "stop",
+        "r1",
+    )
 
 
 def test_a_zombie_is_booked_and_kept_if_it_is_first(board):
@@ -107,7 +117,9 @@ def test_an_unknown_price_is_not_zero(board):
     job = board.started(tag="t")
     for step, cost in (("a", None), ("b", None)):
         call = board.move(ledger.record_intent, job.lease, intent(step=step), board.now)
-        board.move(ledger.record_outcome, job.lease, call, CallOutcome(state="completed", completion={}, cost=cost), board.now)
+        board.move(
+            ledger.record_outcome, job.lease, call, CallOutcome(state="completed", completion={}, cost=cost), board.now
+        )
     usage = board.queue.usage("t")
     assert (usage.cost, usage.unpriced, usage.calls) == (None, 2, 2)
     assert board.queue.usage("another").calls == 0

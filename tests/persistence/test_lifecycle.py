@@ -26,7 +26,9 @@ def shortest_path(to):
 
 def put_in(board, state):
     first, *rest = shortest_path(state)
-    board.sql(f"INSERT INTO llm_jobs (type, state, run_at) VALUES ('chat', '{first}', {5 if first == JobState.DELAYED else 'NULL'})")
+    board.sql(
+        f"INSERT INTO llm_jobs (type, state, run_at) VALUES ('chat', '{first}', {5 if first == JobState.DELAYED else 'NULL'})"
+    )
     (job_id,) = board.sql("SELECT max(id) FROM llm_jobs")[0]
     for after in rest:
         move_to(board, job_id, after)
@@ -57,7 +59,9 @@ def test_every_pair_of_states(board, before, after):
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_a_job_is_added_only_in_a_first_state(board, state):
-    columns = {JobState.DELAYED: ("run_at", "5"), JobState.ACTIVE: ("lease_owner, lease_until", "'w', 5")}.get(state, ("tag", "NULL"))
+    columns = {JobState.DELAYED: ("run_at", "5"), JobState.ACTIVE: ("lease_owner, lease_until", "'w', 5")}.get(
+        state, ("tag", "NULL")
+    )
     insert = f"INSERT INTO llm_jobs (type, state, {columns[0]}) VALUES ('chat', '{state}', {columns[1]})"
     if state in FIRST_STATES:
         board.sql(insert)

@@ -81,7 +81,12 @@ class BoardMachine(RuleBasedStateMachine):
         else:
             assert key is not None
 
-    @rule(target=leases, owner=st.sampled_from(OWNERS), slots=st.integers(1, 3), alone=st.sampled_from([False, False, False, True]))
+    @rule(
+        target=leases,
+        owner=st.sampled_from(OWNERS),
+        slots=st.integers(1, 3),
+        alone=st.sampled_from([False, False, False, True]),
+    )
     def claim(self, owner: str, slots: int, alone: bool) -> Any:
         with self.c.write():
             claimed = claims.claim(
@@ -145,11 +150,15 @@ class BoardMachine(RuleBasedStateMachine):
             job.epoch += 1
         assert state == job.state
 
-    @rule(lease=leases, cause=st.sampled_from(["loss", "deferral", "handback"]), hold=st.sampled_from([None, None, 700]))
+    @rule(
+        lease=leases, cause=st.sampled_from(["loss", "deferral", "handback"]), hold=st.sampled_from([None, None, 700])
+    )
     def release(self, lease: Lease, cause: Any, hold: int | None) -> None:
         until = None if hold is None else self.now + hold
         with self.c.write():
-            state = job_store.release(self.c, lease, cause=cause, reason="r", now=self.now, actor="runner", held_by="k", held_until=until)
+            state = job_store.release(
+                self.c, lease, cause=cause, reason="r", now=self.now, actor="runner", held_by="k", held_until=until
+            )
         assert (state is not None) == self.holds(lease)
         if state is not None:
             self.went_back(self.jobs[lease.job_id], cause, until or 0)
@@ -177,7 +186,9 @@ class BoardMachine(RuleBasedStateMachine):
         with self.c.write():
             back = claims.rescue(self.c, now=self.now, is_dead=lambda _: dead, my_owner=me, limit=limit)
         lost = [
-            i for i, job in self.jobs.items() if job.state == JobState.ACTIVE and job.owner != me and (dead or job.lease_until <= self.now)
+            i
+            for i, job in self.jobs.items()
+            if job.state == JobState.ACTIVE and job.owner != me and (dead or job.lease_until <= self.now)
         ]
         assert len(back) == min(limit, len(lost))
         for job_id, state in back:
@@ -230,7 +241,13 @@ class BoardMachine(RuleBasedStateMachine):
         with contextlib.suppress(SimulatedCrashError), self.c.write():
             job_store.complete(self.c, lease, "never seen", self.now, "runner")
             claims.claim(
-                self.c, owner=owner, slots=9, quotas={"default|chat|": 9}, lease_until=self.now, now=self.now, actor="store"
+                self.c,
+                owner=owner,
+                slots=9,
+                quotas={"default|chat|": 9},
+                lease_until=self.now,
+                now=self.now,
+                actor="store",
             )
             raise SimulatedCrashError
 
@@ -245,7 +262,9 @@ class BoardMachine(RuleBasedStateMachine):
     def the_board_agrees(self) -> None:
         if not hasattr(self, "c"):
             return
-        rows = self.c.script("SELECT id, state, lease_epoch, lease_owner, failures, losses, deferrals, run_at FROM llm_jobs ORDER BY id")
+        rows = self.c.script(
+            "SELECT id, state, lease_epoch, lease_owner, failures, losses, deferrals, run_at FROM llm_jobs ORDER BY id"
+        )
         assert [row[0] for row in rows] == sorted(self.jobs)
         for job_id, *found in rows:
             job = self.jobs[job_id]
@@ -258,7 +277,9 @@ class BoardMachine(RuleBasedStateMachine):
         if not hasattr(self, "c"):
             return
         last: dict[int, JobState] = {}
-        for job_id, before, after in self.c.script("SELECT job_id, from_state, to_state FROM llm_job_transitions ORDER BY id"):
+        for job_id, before, after in self.c.script(
+            "SELECT job_id, from_state, to_state FROM llm_job_transitions ORDER BY id"
+        ):
             assert last.get(job_id) == before
             assert is_legal(None if before is None else JobState(before), JobState(after))
             last[job_id] = JobState(after)
