@@ -94,7 +94,7 @@ class RateLimiterActor(Actor):
         self._loaded = False
         self._wake: tuple[float, TimerToken] | None = None
         self._told: KeyHeld | KeyFreed | None = None
-        self._told_at = -math.inf
+        self._looked_at = -math.inf
         self._taken = False
         self._saved_until_ms: int | None = None
 
@@ -133,7 +133,7 @@ class RateLimiterActor(Actor):
             case DescribeLimits(reply_to=reply_to):
                 self.tell(reply_to, LimitsDescribed(self.limit_key, self._describe(now)))
             case ReportIn():
-                self._told = None
+                self._told, self._looked_at = None, -math.inf
             case _Wake():
                 self._wake = None
             case _AskStore():
@@ -195,6 +195,9 @@ class RateLimiterActor(Actor):
 
     def _report(self, now: float) -> float:
         """Tell the dispatcher how the key stands if that has changed; return when to look again (infinity: not by time alone)."""
+        if now - self._looked_at < REPORT_INTERVAL:
+            return self._looked_at + REPORT_INTERVAL
+        self._looked_at = now
         headroom = self._limiter.headroom(now, self._park_after)
         look_again = math.inf
         report: KeyHeld | KeyFreed = KeyFreed(self.limit_key, headroom)
@@ -203,12 +206,9 @@ class RateLimiterActor(Actor):
             until = at if at < math.inf else now + self._park_after
             report = KeyHeld(self.limit_key, self._wall_ms(max(until, now)), self._limiter.reason(now))
             look_again = max(at - self._park_after, now + REPORT_INTERVAL)
-        if not self._news(report):
-            return look_again
-        if now - self._told_at < REPORT_INTERVAL:
-            return self._told_at + REPORT_INTERVAL
-        self._told, self._told_at, self._taken = report, now, False
-        self.tell(DISPATCHER, report)
+        if self._news(report):
+            self._told, self._taken = report, False
+            self.tell(DISPATCHER, report)
         return look_again
 
     def _news(self, report: KeyHeld | KeyFreed) -> bool:

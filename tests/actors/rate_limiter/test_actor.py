@@ -293,6 +293,13 @@ class TestReports:
         b.advance(30.0)
         assert b.take(DISPATCHER) == []
 
+    def test_the_same_headroom_is_told_again_if_some_of_it_was_taken_meanwhile(self, bench):
+        b = bench(requests_per_minute=5)
+        assert b.take(DISPATCHER) == [KeyFreed(KEY, 5)]
+        b.tell(SettleCall(call=b.reserve(1), tokens=None, sent=False))
+        b.advance(0.2)
+        assert b.take(DISPATCHER) == [KeyFreed(KEY, 5)]
+
     def test_held_when_nothing_more_would_be_let_in_soon_and_freed_when_it_would(self, bench):
         b = bench(requests_per_minute=2)
         b.reserve(1)
