@@ -23,6 +23,7 @@ class Company:
         self.told = []
         self.fail_start = set()
         self.never_ready = set()
+        self.slow_to_stop = set()
         self.system.start_actor("listener", lambda: Listener(self))
 
     def spec(self, name, **arguments):
@@ -77,6 +78,9 @@ class Child(Actor):
         self.company.log.append(f"+{self.name}")
         if self.name not in self.company.never_ready:
             self.ready()
+
+    def stop_requested(self, reason):
+        return self.name not in self.company.slow_to_stop
 
     def on_stop(self):
         self.company.log.append(f"-{self.name}")
@@ -252,6 +256,18 @@ def test_rest_for_one_when_an_earlier_one_ends_during_the_backoff_of_a_later(com
     company.tell("b", "crash").tell("a", "crash").run(5)
     assert company.take_log() == ["-c", "+a", "+b", "+c"]
     assert company.states() == {"a": ("running", 2), "b": ("running", 2), "c": ("running", 2)}
+
+
+def test_rest_for_one_starts_nothing_while_one_after_it_still_stops(company):
+    specs = [company.spec(name, stop_timeout=60.0) for name in "ab"]
+    company.supervise(*specs, strategy=Strategy.REST_FOR_ONE).run()
+    company.take_log()
+    company.slow_to_stop = {"b"}
+    company.tell("a", "crash").run(10)
+    assert company.take_log() == []
+    company.tell("b", "finish").run()
+    assert company.take_log() == ["-b", "+a", "+b"]
+    company.slow_to_stop = set()
 
 
 # -- dynamic children -------------------------------------------------------------------------------------------------
