@@ -1,8 +1,8 @@
 """The dispatcher: looks at the board, claims for free runners, and sizes their pool.
 
 It wakes on hints and on a timer, so that a lost hint costs latency and nothing else. What it knows of the runners is in memory only: a new
-dispatcher asks them to report, and the sweep hands back whatever nobody holds. The pool grows by claiming for runners that do not exist
-yet and starting them; it shrinks when they idle.
+dispatcher asks them to report, claims and sweeps nothing until all have, and then hands back whatever nobody holds. The pool grows by
+claiming for runners that do not exist yet and starting them; it shrinks when they idle.
 """
 
 import logging
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..persistence.model import ClaimedJob, LaneDepth, Lease
 from .kernel.actor import Actor
 from .kernel.ask import ReplyTo
+from .kernel.errors import ActorUnavailableError
 from .kernel.messages import explain
 from .kernel.system import ActorSystem
 from .memory import rss_mb
@@ -44,6 +45,7 @@ from .messages import (
     StoreUnavailable,
     SweepBoard,
     WakeUp,
+    limiter_name,
 )
 from .plan import Allowance, Plan, plan_claim, runners_allowed, surplus
 from .settings import CompanySettings
@@ -114,6 +116,7 @@ class DispatcherActor(Actor):
         self._busy: dict[str, Lease] = {}
         self._starting: set[str] = set()
         self._leaving: set[str] = set()
+        self._unheard: set[str] = set()
         self._unassigned: deque[ClaimedJob] = deque()
         self._alone: Lease | None = None
         self._suspects = False
@@ -121,13 +124,18 @@ class DispatcherActor(Actor):
         self._plan = Plan({}, {}, {})
         self._allowances: dict[str, Allowance] = {}
         self._claiming: ClaimJobs | None = None
+        self._claims = 0
+        self._asked: dict[str, int] = {}
+        self._checking = False
+        self._sweep_due = True
         self._more = True
         self._settled = False
         self._next_due: int | None = None
-        self._draining: ReplyTo[None] | None = None
+        self._draining: list[ReplyTo[None]] = []
+        self._hasty = False
         self._stopping = False
         self._store_problem: str | None = None
-        self._abandoned: set[Lease] = set()
+        self._abandoned: dict[Lease, str] = {}
         self._claimed = 0
         self._memory_mb: float | None = None
 
@@ -136,22 +144,27 @@ class DispatcherActor(Actor):
         for number in range(1, self._settings.runners.max + 1):
             name = _runner(number)
             if self.system.directory.find(name) is not None:
-                self._starting.add(name)
+                self._unheard.add(name)
                 self.tell(name, ReportIn())
-        if self._starting:  # what they hold is no orphan: they report before the first sweep
-            self.after(self._settings.sweep_interval, _Sweep())
-        else:
-            self._sweep()  # a process that takes the place of a killed one takes back its jobs at once
-        self._ensure_minimum()
+        for life in self.system.directory.lives():
+            if life.name.startswith(limiter_name("")):
+                self.tell(life.name, ReportIn())
         self.after(self._settings.poll_interval, _Tick())
-        self._look()
+        self.after(self._settings.sweep_interval, _Sweep())
+        self._on_heard()
+
+    def on_failure(self, *_: object) -> None:
+        """Whoever waits for the drain waits in vain: the next life knows nothing of it."""
+        for done in self._draining:
+            done.fail(ActorUnavailableError("the dispatcher crashed while it drained"))
 
     def receive(self, message: object) -> None:
         """Dispatch."""
         match message:
             case _Tick():
                 self.after(self._settings.poll_interval, _Tick())
-                if self._busy and self._store_problem is None:
+                if self._busy and not self._checking and self._store_problem is None:
+                    self._checking = True
                     self.tell(STORE, CheckLeases(self.name, tuple(self._busy.values())))
                 self._look()
             case WakeUp():
@@ -159,16 +172,16 @@ class DispatcherActor(Actor):
                 self._look()
             case JobsClaimed():
                 self._on_claimed(message)
-            case BoardQuiet():
-                self._claiming = None
-                self._settle()
-                self._check_drained()
+            case BoardQuiet(number):
+                if self._claiming is not None and self._claiming.number == number:
+                    self._claiming = None
+                    self._settle()
+                    self._sweep_if_due()
+                    self._check_drained()
             case RunnerIdle(runner, done):
                 self._on_idle(runner, done)
-            case RunnerBusy(runner, lease):
-                self._starting.discard(runner)
-                self._idle.pop(runner, None)
-                self._busy[runner] = lease
+            case RunnerBusy(runner, lease, alone):
+                self._on_busy(runner, lease, alone)
             case LeasesLost(leases):
                 self._on_leases_lost(leases)
             case KeyHeld(key, until_ms):
@@ -181,10 +194,10 @@ class DispatcherActor(Actor):
                 self._on_runner_down(child, f"runner hung in {doing} for {seconds:.1f} s", will_restart=True)
             case ChildStarted():
                 pass  # a runner offers itself with RunnerIdle
-            case HandlerAbandoned(_, lease):
-                self._on_abandoned(lease)
+            case HandlerAbandoned(runner, lease):
+                self._on_abandoned(runner, lease)
             case HandlerReturned(_, lease):
-                self._abandoned.discard(lease)
+                self._abandoned.pop(lease, None)
             case StoreUnavailable(reason):
                 self._store_problem = reason
             case StoreRecovered():
@@ -192,7 +205,7 @@ class DispatcherActor(Actor):
                 self._more = True
                 self._look()
             case _Sweep():
-                self._sweep()
+                self._on_sweep()
             case Drain(deadline, done):
                 self._on_drain(deadline, done)
             case _DrainDeadline() | Hasten():
@@ -208,20 +221,35 @@ class DispatcherActor(Actor):
         """Ask the store for work, one question at a time."""
         if self._claiming is not None or self._stopping or self._store_problem is not None or self._alone is not None:
             return
+        if self._unheard:  # their jobs count as being worked on, and one of them may have to run alone
+            return
         alone = not self._busy and not self._unassigned
         slots = self._slots()
         if slots <= 0 or (self._suspects and not alone):
             return
         self._plan = self._plan_for(self._lanes, slots)
-        order = ClaimJobs(reply_to=self.name, slots=slots, quotas=self._plan.quotas, alone=alone, force=self._more)
+        quotas = self._plan.quotas
+        # What an earlier look was not allowed to claim is claimable now although nobody has touched the board.
+        force = self._more or any(quota > self._asked.get(lane, 0) for lane, quota in quotas.items())
+        self._claims += 1
+        number = (self.generation << 32) + self._claims
+        order = ClaimJobs(reply_to=self.name, number=number, slots=slots, quotas=quotas, alone=alone, force=force)
         self._claiming = order
         self.tell(STORE, order)
 
     def _on_claimed(self, claimed: JobsClaimed) -> None:
-        order, self._claiming = self._claiming, None
-        if self._stopping:
-            self._return(claimed.jobs)
+        order = self._claiming
+        if (
+            order is None or order.number != claimed.number
+        ):  # asked for by the life before, which is not there to answer for them
+            self._return(claimed.jobs, "its dispatcher had ended")
             return
+        self._claiming = None
+        if self._stopping:
+            self._return(claimed.jobs, STOPPING)
+            self._check_drained()
+            return
+        self._asked = dict(order.quotas)
         self._lanes = claimed.lanes
         self._next_due = claimed.next_due_ms
         self._suspects = claimed.suspects
@@ -231,18 +259,17 @@ class DispatcherActor(Actor):
             if job.alone:
                 self._alone = job.lease
             self._assign(job)
-        asked = order.slots if order is not None else 0
         plan = self._plan_for(claimed.lanes, self._slots())
         news = {lane: reason for lane, reason in plan.unroutable.items() if lane not in self._plan.unroutable}
         self._plan = Plan(self._plan.quotas, plan.unroutable, {**self._plan.keys, **plan.keys})
         self._note_unroutable(news)
-        unasked = order is not None and any(lane not in order.quotas for lane in plan.quotas)
-        self._more = len(claimed.jobs) >= asked > 0
-        if unasked:
+        self._more = len(claimed.jobs) >= order.slots
+        if any(lane not in order.quotas for lane in plan.quotas):
             self._more = True
             self._look()
         elif not claimed.jobs:
             self._settle()
+        self._sweep_if_due()
 
     def _plan_for(self, lanes: tuple[LaneDepth, ...], slots: int) -> Plan:
         return plan_claim(
@@ -297,48 +324,69 @@ class DispatcherActor(Actor):
             self._give(runner, job)
             return
         self._unassigned.append(job)
-        if len(self._unassigned) > len(self._starting):
-            self._start_runner()
+        self._fill_pool()
 
     def _give(self, runner: str, job: ClaimedJob) -> None:
-        self._idle.pop(runner, None)
+        del self._idle[runner]
         self._busy[runner] = job.lease
-        if not self.tell(runner, RunJob(job)):
-            self._on_runner_down(runner, "runner was gone before it got the job", will_restart=True)
+        if not self.tell(runner, RunJob(job)):  # it has just ended; its ChildDown is on its way
+            del self._busy[runner]
+            self._starting.add(runner)
+            if job.lease == self._alone:
+                self._alone = None
+            self._return([job], "its runner had just ended")
 
-    def _start_runner(self) -> None:
-        taken = {*self._idle, *self._busy, *self._starting, *self._leaving}
-        name = next((name for n in range(1, self._settings.runners.max + 1) if (name := _runner(n)) not in taken), None)
-        if name is not None:
+    def _fill_pool(self) -> None:
+        """Start a runner for each job that has none, and as many as there must be at least."""
+        names = [_runner(number) for number in range(1, self._settings.runners.max + 1)]
+        taken = {*self._idle, *self._busy, *self._starting, *self._leaving, *self._unheard}
+        free = [name for name in names if name not in taken]
+        wanted = max(len(self._unassigned) - len(self._starting), self._settings.runners.min - self._running(), 0)
+        for name in free[:wanted]:
             self._starting.add(name)
             self.tell(RUNNERS, StartChild(self._runner_spec(name)))
 
-    def _ensure_minimum(self) -> None:
-        while self._running() < self._settings.runners.min and not self._stopping:
-            self._start_runner()
-
     def _running(self) -> int:
-        return len(self._idle) + len(self._busy) + len(self._starting)
+        return len(self._idle) + len(self._busy) + len(self._starting) + len(self._unheard)
+
+    def _on_heard(self) -> None:
+        """When everybody who was there at the start has reported: begin."""
+        if not self._unheard:
+            self._fill_pool()
+            self._sweep_if_due()  # a process that takes the place of a killed one takes back its jobs at once
+            self._look()
+
+    def _on_busy(self, runner: str, lease: Lease, alone: bool) -> None:
+        self._unheard.discard(runner)
+        self._starting.discard(runner)
+        self._idle.pop(runner, None)
+        self._busy[runner] = lease
+        if alone:
+            self._alone = lease
+        if self._hasty:
+            self.tell(runner, HandBack(STOPPING))
+        self._on_heard()
 
     def _on_idle(self, runner: str, done: Lease | None) -> None:
+        if runner in self._leaving or self._busy.get(runner, done) != done:
+            return  # said before it got the order it has now
+        self._unheard.discard(runner)
         self._starting.discard(runner)
         self._busy.pop(runner, None)
         if done is not None and done == self._alone:
             self._alone = None
             self._more = True
-        if self._stopping:
-            self._idle[runner] = self.monotonic()
-            self._check_drained()
-        elif self._unassigned:
+        self._idle[runner] = self.monotonic()
+        if self._unassigned:
             self._give(runner, self._unassigned.popleft())
-        else:
-            self._idle[runner] = self.monotonic()
-        self._look()
+        self._check_drained()
+        self._on_heard()
 
     def _on_runner_down(self, runner: str, reason: str, will_restart: bool) -> None:
         self._idle.pop(runner, None)
         self._starting.discard(runner)
         self._leaving.discard(runner)
+        self._unheard.discard(runner)
         lease = self._busy.pop(runner, None)
         if lease is not None:
             if lease == self._alone:
@@ -348,15 +396,19 @@ class DispatcherActor(Actor):
         if will_restart:
             self._starting.add(runner)
         self._check_drained()
+        self._on_heard()
 
     def _on_leases_lost(self, leases: tuple[Lease, ...]) -> None:
+        self._checking = False
         lost = set(leases)
         for runner, lease in self._busy.items():
             if lease in lost:
                 self.tell(runner, RevokeJob(lease))
 
-    def _on_abandoned(self, lease: Lease) -> None:
-        self._abandoned.add(lease)
+    def _on_abandoned(self, runner: str, lease: Lease) -> None:
+        if lease in self._abandoned:
+            return
+        self._abandoned[lease] = runner
         logger.error(
             "the handler of job %d did not end when it was interrupted; its thread is left behind", lease.job_id
         )
@@ -366,18 +418,27 @@ class DispatcherActor(Actor):
 
     # --- repair, shrinking, ending --------------------------------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
+    def _on_sweep(self) -> None:
         self.after(self._settings.sweep_interval, _Sweep())
         self._memory_mb = self._memory()
+        self._sweep_due = True
+        self._sweep_if_due()
         if self._store_problem is None:
-            held = frozenset([*self._busy.values(), *(job.lease for job in self._unassigned)])
-            self.tell(STORE, SweepBoard(held))
             self._note_unroutable(self._plan.unroutable)
-        if self._stopping:
-            return
-        self._ensure_minimum()
+        if not self._stopping:
+            self._fill_pool()
+            self._shrink_pool()
+
+    def _sweep_if_due(self) -> None:
+        """Sweep at a moment when every job claimed is known here: none is on its way from the store, no runner has yet to report."""
+        if self._sweep_due and self._claiming is None and not self._unheard and self._store_problem is None:
+            self._sweep_due = False
+            self.tell(STORE, SweepBoard(frozenset([*self._busy.values(), *(job.lease for job in self._unassigned)])))
+
+    def _shrink_pool(self) -> None:
+        kept = set(self._abandoned.values())  # only they can tell when their handler returns after all
         leaving = surplus(
-            self._idle,
+            {name: since for name, since in self._idle.items() if name not in kept},
             running=self._running(),
             minimum=self._settings.runners.min,
             allowed=self._allowed(),
@@ -395,8 +456,8 @@ class DispatcherActor(Actor):
 
     def _on_drain(self, deadline: float, done: ReplyTo[None]) -> None:
         self._stopping = True
-        self._draining = done
-        self._return(self._unassigned)
+        self._draining.append(done)
+        self._return(self._unassigned, STOPPING)
         self._unassigned.clear()
         if deadline > 0:
             self.after(deadline, _DrainDeadline())
@@ -404,19 +465,21 @@ class DispatcherActor(Actor):
             self._hand_back_all()
         self._check_drained()
 
-    def _return(self, jobs: Iterable[ClaimedJob]) -> None:
-        """Hand back what was claimed too late to begin."""
+    def _return(self, jobs: Iterable[ClaimedJob], reason: str) -> None:
+        """Hand back what was claimed but not begun."""
         for job in jobs:
-            self.tell(STORE, ReleaseJob(lease=job.lease, cause="handback", reason=STOPPING))
-        self._check_drained()
+            self.tell(STORE, ReleaseJob(lease=job.lease, cause="handback", reason=reason))
+            self._more = True
 
     def _hand_back_all(self) -> None:
+        self._hasty = True
         for runner in self._busy:
             self.tell(runner, HandBack(STOPPING))
 
     def _check_drained(self) -> None:
-        if self._draining is not None and not self._busy and self._claiming is None:
-            self._draining.set(None)
+        if not self._busy and not self._unheard and self._claiming is None:
+            for done in self._draining:
+                done.set(None)
 
     def _snapshot(self) -> CompanySnapshot:
         now = self.now_ms()

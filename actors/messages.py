@@ -75,11 +75,13 @@ class Charge:
 class ClaimJobs:
     """Look at the board and claim for at most `slots` runners, at most `quotas[lane]` from each lane and nothing from a lane not named.
 
+    `number`: repeated in the answer, never used twice, so that the answer to a dispatcher that has died is told from its successor's.
     `alone`: the company is idle, so one suspect may be claimed by itself. `force`: look even if no other connection has changed the
     database since the last look that found nothing.
     """
 
     reply_to: str
+    number: int
     slots: int
     quotas: Mapping[str, int]
     alone: bool
@@ -90,9 +92,11 @@ class ClaimJobs:
 class JobsClaimed:
     """What was claimed, and the lanes that had waiting jobs at that look (the dispatcher plans its next claim by them).
 
-    `suspects`: jobs wait that may only run alone. `next_due_ms`: when the board changes by time alone, None if it does not.
+    `suspects`: jobs wait in the lanes asked for that may only run alone. `next_due_ms`: when the board changes by time alone, None if it
+    does not.
     """
 
+    number: int
     jobs: tuple[ClaimedJob, ...]
     lanes: tuple[LaneDepth, ...]
     suspects: bool
@@ -102,6 +106,8 @@ class JobsClaimed:
 @dataclass(frozen=True, slots=True)
 class BoardQuiet:
     """Answer to ClaimJobs: nothing has changed since the last look that found nothing."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ class CheckLeases:
 
 @dataclass(frozen=True, slots=True)
 class LeasesLost:
-    """These leases are void: cancelled by a host, or rescued by another process."""
+    """Answer to CheckLeases: these are void, cancelled by a host or rescued by another process. Usually none."""
 
     leases: tuple[Lease, ...]
 
@@ -244,7 +250,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Verdict: back to waiting without a failure. `cause` is deferral (a limit) or handback (shutdown)."""
+    """Verdict: back to waiting without a failure. `cause` is deferral (a limit) or handback (shutdown, a provider that restarts)."""
 
     cause: Cause
     reason: str
@@ -443,10 +449,11 @@ class ReportIn:
 
 @dataclass(frozen=True, slots=True)
 class RunnerBusy:
-    """A runner works on this lease."""
+    """A runner works on this lease. `alone`: nothing may be claimed beside it."""
 
     runner: str
     lease: Lease
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)

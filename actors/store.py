@@ -11,8 +11,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from ..persistence import claims, job_store, ledger
+from ..persistence.claims import FOREVER
 from ..persistence.engine import Connection
-from ..persistence.errors import DatabaseBusyError, DatabaseError, DatabaseFullError, DatabaseReadOnlyError
+from ..persistence.errors import (
+    DatabaseBusyError,
+    DatabaseDiskError,
+    DatabaseError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+)
 from ..persistence.lifecycle import JobState
 from ..persistence.model import ClaimedJob
 from .kernel.actor import Actor
@@ -58,10 +65,10 @@ TRY_AGAIN = 0.5
 """Seconds between tries while the database refuses work."""
 PASS_LIMIT = 500
 """Jobs promoted, expired or rescued in one pass: bounded work, so that no pass holds the write lock for long."""
-FRESH_MS = 5_000
-"""A claim younger than this may still be on its way to a runner, so it is no orphan."""
 
-_UNAVAILABLE = (DatabaseBusyError, DatabaseFullError, DatabaseReadOnlyError)
+_UNAVAILABLE = (DatabaseBusyError, DatabaseFullError, DatabaseDiskError, DatabaseReadOnlyError)
+_REFUSED = (DatabaseError, TypeError, ValueError, OverflowError, RecursionError)
+"""The database's own no, and what the driver and the JSON encoder raise for a value that neither can hold."""
 
 
 class Board(Protocol):
@@ -96,31 +103,52 @@ class StoreActor(Actor):
         self._pending: list[object] = []
         self._available = True
         self._connection: Connection | None = None
+        self._try_now = False
         self._seen_version: int | None = None
         self._quiet_until: int | None = None
-        self._leases_version: int | None = None
 
     def on_start(self) -> None:
-        """Open the connection, and begin to renew."""
+        """Open the connection, and begin to renew: the life before may have been down for a while."""
         self._connection = self._board.connect()
-        self.after(self._ttl_ms / 3000, RenewLeases())
+        self.after(0.0, RenewLeases())
 
     def on_stop(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        """Write what waits and hand back what is still held: whoever worked on it has been stopped before. Then close the connection."""
+        try:
+            with self._open_connection.write():
+                for message in self._pending:
+                    self._write(self._open_connection, message)
+            with self._open_connection.write():
+                left = claims.sweep_orphans(
+                    self._open_connection, self._board.owner, frozenset(), FOREVER, self.now_ms()
+                )
+            if left:
+                logger.warning("handed back %d jobs that were not finished when the company stopped", len(left))
+        except _REFUSED as error:
+            logger.error("%s; jobs of this worker go back to the board when their leases expire", error)  # noqa: TRY400  # no bug of ours
+        finally:
+            self._close()
 
     def on_failure(self, *_: object) -> None:
         """Close the connection."""
-        self.on_stop()
+        self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    @property
+    def _open_connection(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
 
     def receive(self, message: object) -> None:
         """Answer what needs no transaction; keep the rest for the next one."""
         match message:
             case ClaimJobs() if self._quiet(message):
-                self.tell(message.reply_to, BoardQuiet())
+                self.tell(message.reply_to, BoardQuiet(message.number))
             case _TryAgain():
-                pass
+                self._try_now = True
             case RenewLeases():
                 self._pending.append(message)
                 self.after(self._ttl_ms / 3000, RenewLeases())
@@ -128,16 +156,17 @@ class StoreActor(Actor):
                 self._pending.append(message)
 
     def after_batch(self) -> None:
-        """Commit everything that is pending, then answer."""
-        if not self._pending:
+        """Commit everything that is pending, then answer. While the database refuses work, only when it is time to try again."""
+        if not self._pending or not (self._available or self._try_now):
             return
+        self._try_now = False
         batch, self._pending = self._pending, []
         try:
             replies = self._commit(batch)
         except _UNAVAILABLE as error:
             self._wait_out(batch, error)
             return
-        except DatabaseError as error:
+        except _REFUSED as error:
             replies = self._write_refused(batch[0], error) if len(batch) == 1 else self._one_by_one(batch)
         if not self._available and not self._pending:
             self._available = True
@@ -147,11 +176,11 @@ class StoreActor(Actor):
             self.tell(name, reply)
 
     def _commit(self, batch: Sequence[object]) -> Replies:
-        assert self._connection is not None
+        connection = self._open_connection
         replies: Replies = []
-        with self._connection.write():
+        with connection.write():
             for message in batch:
-                replies += self._write(self._connection, message)
+                replies += self._write(connection, message)
         return replies
 
     def _one_by_one(self, batch: list[object]) -> Replies:
@@ -162,11 +191,11 @@ class StoreActor(Actor):
             except _UNAVAILABLE as error:
                 self._wait_out(batch[position:], error)
                 return replies
-            except DatabaseError as error:
+            except _REFUSED as error:
                 replies += self._write_refused(message, error)
         return replies
 
-    def _write_refused(self, message: object, error: DatabaseError) -> Replies:
+    def _write_refused(self, message: object, error: Exception) -> Replies:
         """The traceback goes to the log, and to the job that somebody refused its write. With nobody to tell it is a bug, for the supervisor."""
         lease = getattr(message, "lease", None) or getattr(getattr(message, "call", None), "lease", None)
         reply_to = getattr(message, "reply_to", None)
@@ -230,9 +259,8 @@ class StoreActor(Actor):
         return self._version() == self._seen_version
 
     def _version(self) -> int | None:
-        assert self._connection is not None
         try:
-            return self._connection.data_version()
+            return self._open_connection.data_version()
         except DatabaseError:
             return None  # no information: look properly
 
@@ -245,7 +273,7 @@ class StoreActor(Actor):
         claims.promote_due(c, now, PASS_LIMIT)
         claims.expire_unstarted(c, now, PASS_LIMIT)
         jobs = []
-        suspects = claims.suspects_waiting(c, now=now)
+        suspects = claims.suspects_waiting(c, now=now, lanes=order.quotas)
         if order.alone and suspects:
             jobs = self._claim_for(c, order, now, alone=True)
         elif order.quotas and not suspects:
@@ -253,7 +281,8 @@ class StoreActor(Actor):
         lanes = tuple(claims.lanes(c))
         due = claims.next_due(c, now)
         self._seen_version, self._quiet_until = version, due
-        return [(order.reply_to, JobsClaimed(jobs=tuple(jobs), lanes=lanes, suspects=suspects, next_due_ms=due))]
+        claimed = JobsClaimed(number=order.number, jobs=tuple(jobs), lanes=lanes, suspects=suspects, next_due_ms=due)
+        return [(order.reply_to, claimed)]
 
     def _claim_for(self, c: Connection, order: ClaimJobs, now: int, *, alone: bool) -> list[ClaimedJob]:
         return claims.claim(
@@ -268,8 +297,7 @@ class StoreActor(Actor):
         )
 
     def _check(self, c: Connection, order: CheckLeases) -> Replies:
-        lost = claims.lost(c, order.leases)
-        return [(order.reply_to, LeasesLost(tuple(lost)))] if lost else []
+        return [(order.reply_to, LeasesLost(tuple(claims.lost(c, order.leases))))]
 
     def _hold_lane(self, c: Connection, order: HoldLane) -> Replies:
         claims.hold_lane(c, order.lane, order.reason, self.now_ms())
@@ -288,7 +316,8 @@ class StoreActor(Actor):
             logger.warning("took back %d jobs of processes that died", len(back))
         for owner in before - set(claims.owners(c)) - {board.owner}:
             board.forget(owner)
-        orphans = claims.sweep_orphans(c, board.owner, order.held, now - FRESH_MS, now)
+        claims.expire_unstarted(c, now, PASS_LIMIT)  # also when nobody has a free runner to claim for
+        orphans = claims.sweep_orphans(c, board.owner, order.held, FOREVER, now)
         if orphans:
             logger.warning("handed back %d jobs that nobody here was working on", len(orphans))
         if back or orphans:

@@ -70,6 +70,8 @@ FLUSH_AFTER = 0.1
 FLUSH_CHARS = 4096
 PROGRESS_EVERY = 0.15
 RESERVE_AGAIN = 0.1
+GO_BACK_FOR = 0.25
+"""Seconds until a job may be claimed again whose provider was restarting."""
 HANDLER_GRACE = 10.0
 """Seconds a handler has to end after it was interrupted, before its thread counts as abandoned."""
 
@@ -91,6 +93,7 @@ class _Call:
     charge: Charge
     stage: _Stage = _Stage.RESERVING
     call_id: int = 0
+    provider_life: int = 0
     then: Callable[[], None] | None = None
 
 
@@ -222,13 +225,9 @@ class JobRunnerActor(Actor):
                 if self._work is not None:
                     self._leave(self._work, Release(cause="handback", reason=reason))
             case ReportIn():
-                busy = self._work is not None
-                self.tell(
-                    DISPATCHER,
-                    RunnerBusy(self.name, self._work.lease) if busy and self._work else RunnerIdle(self.name, None),
-                )
-            case Down(child):
-                self._on_down(child)
+                self._report()
+            case Down(child, generation):
+                self._on_down(child, generation)
             case _Flush(lease):
                 if (work := self._held(lease)) is not None:
                     self._flush_text(work)
@@ -269,7 +268,8 @@ class JobRunnerActor(Actor):
                 self.tell(DISPATCHER, HandlerReturned(self.name, lease))
             return
         work = self._held(lease)
-        if work is None:
+        if work is None:  # perhaps one that an earlier life of this runner left behind
+            self.tell(DISPATCHER, HandlerReturned(self.name, lease))
             return
         work.ended = True
         if not work.leaving:
@@ -297,6 +297,7 @@ class JobRunnerActor(Actor):
     def _on_lease_lost(self, work: _Work, refused_write: bool) -> None:
         work.dropped = True
         if refused_write:  # nothing told to the store under this lease gets another answer
+            work.finishing = False
             for call in list(work.calls.values()):
                 if call.stage is _Stage.INTENDING:
                     self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
@@ -307,12 +308,18 @@ class JobRunnerActor(Actor):
 
     def _on_refused(self, work: _Work, reason: str) -> None:
         """A bug, or data the database cannot hold. The job fails; if that is refused as well, the sweep hands it back."""
-        error = {"class": "store", "message": reason}
         if work.finishing:
             self._idle(work)
             return
-        work.calls = {ref: call for ref, call in work.calls.items() if call.stage in (_Stage.RESERVING, _Stage.CALLING)}
-        self._leave(work, Fail(error, f"the database refused a write: {reason}"))
+        for call in list(work.calls.values()):
+            if call.stage is _Stage.INTENDING:
+                self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+            if call.stage in (_Stage.INTENDING, _Stage.BOOKING):
+                del work.calls[call.ref]
+        work.ending = work.ending or Fail(
+            {"class": "store", "message": reason}, f"the database refused a write: {reason}"
+        )
+        self._wind_down(work)
 
     def _wind_down(self, work: _Work) -> None:
         if not work.ended:
@@ -334,6 +341,17 @@ class JobRunnerActor(Actor):
         self._flush_text(work)
         work.finishing = True
         self.tell(STORE, FinishJob(reply_to=self.name, lease=work.lease, verdict=work.ending))
+
+    def _report(self) -> None:
+        """Tell a new dispatcher what its predecessor knew."""
+        work = self._work
+        if work is None:
+            self.tell(DISPATCHER, RunnerIdle(self.name, None))
+        else:
+            self.tell(DISPATCHER, RunnerBusy(self.name, work.lease, work.job.alone))
+        for lease, timer in self._lingering.items():
+            if timer is None:
+                self.tell(DISPATCHER, HandlerAbandoned(self.name, lease))
 
     def _idle(self, work: _Work) -> None:
         for timer in (work.deadline, work.flush, work.show):
@@ -361,6 +379,9 @@ class JobRunnerActor(Actor):
             case CallModel():
                 self._call(work, effect, answer)
             case KeepValue(name, value):
+                if name in work.saves:
+                    answer.refuse(ValueError(f"step {name!r} is being kept already; give each step a name of its own"))
+                    return
                 work.saves[name] = answer
                 self.tell(STORE, SaveStep(reply_to=self.name, lease=work.lease, name=name, value=value))
             case ShowProgress():
@@ -394,9 +415,8 @@ class JobRunnerActor(Actor):
         self._reserve(call)
 
     def _show(self, work: _Work, progress: ShowProgress) -> None:
-        if work.shown is not None and progress.percent < work.shown.percent:
-            progress = ShowProgress(work.shown.percent, progress.message)
-        work.shown = progress
+        shown = work.shown or progress
+        work.shown = ShowProgress(max(progress.percent, shown.percent), progress.message or shown.message)
         if work.show is None:
             work.show = self.after(PROGRESS_EVERY, _Show(work.lease))
 
@@ -441,19 +461,21 @@ class JobRunnerActor(Actor):
             self._on_failed(work, call, _not_sent("the job left before the call did"))
             return
         name = provider_name(call.route.provider)
-        self.watch(name)
-        started = self.tell(
-            name,
-            StartCall(
-                reply_to=self.name,
-                call=call.ref,
-                limit_key=call.route.limit_key,
-                request=call.request,
-                timeouts=booking.timeouts_of(work.job, self._settings),
-            ),
+        order = StartCall(
+            reply_to=self.name,
+            call=call.ref,
+            limit_key=call.route.limit_key,
+            request=call.request,
+            timeouts=booking.timeouts_of(work.job, self._settings),
         )
-        if not started:
-            self._on_failed(work, call, _not_sent(f"provider {call.route.provider} is restarting"))
+        # To this very life: the end of an earlier one may still be in the mailbox, and must not be taken for the end of this call.
+        life = self.system.directory.find(name)
+        if life is not None:
+            self.watch(name)
+            call.provider_life = life.generation
+            if self.system.tell_life(life, order):
+                return
+        self._on_failed(work, call, _not_sent(f"provider {call.route.provider} is restarting"))
 
     def _on_text(self, work: _Work, call: _Call, text: str) -> None:
         if work.leaving:
@@ -529,17 +551,24 @@ class JobRunnerActor(Actor):
             case retry.Park():
                 self._leave(work, Fail(*_parked(error.message)))
             case retry.GoBack():
-                self._leave(work, Release(cause="handback", reason=error.message))
+                # Not at once: a provider that is down would have it claimed and handed back at the speed of the disk.
+                until_ms = self.now_ms() + round(GO_BACK_FOR * 1000)
+                self._leave(
+                    work, Release(cause="handback", reason=error.message, held_by=error.message, held_until_ms=until_ms)
+                )
 
     # --- others come and go ---------------------------------------------------------------------------------------------------------
 
-    def _on_down(self, name: str) -> None:
+    def _on_down(self, name: str, generation: int) -> None:
         if self._work is None:
             return
         for call in list(self._work.calls.values()):
             if call.stage is _Stage.RESERVING and name == limiter_name(call.route.limit_key):
                 self.after(RESERVE_AGAIN, _ReserveAgain(call.ref))
             elif call.stage is _Stage.CALLING and name == provider_name(call.route.provider):
+                if call.provider_life > generation:
+                    self.watch(name)
+                    continue
                 error = CallError(
                     kind=ErrorClass.CANCELLED, message=f"provider {call.route.provider} restarted", billed=Billed.MAYBE
                 )

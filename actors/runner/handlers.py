@@ -91,18 +91,23 @@ class InlinePerformance:
         self._step(lambda: self._generator.throw(error))
 
     def interrupt(self) -> None:
-        """Close the generator."""
-        self._generator.close()
+        """Close the generator. It has ended then, whatever its clean-up raised."""
+        with suppress(BaseException):
+            self._generator.close()
+        self._post(HandlerEnded(self._lease, error=JobInterrupted()))
 
-    def _step(self, advance: Callable[[], Effect]) -> None:
+    def _step(self, advance: Callable[[], object]) -> None:
         try:
             effect = advance()
         except StopIteration as stop:
             self._post(HandlerEnded(self._lease, value=stop.value))
-        except Exception as error:  # noqa: BLE001  # a handler may raise anything; it becomes the job's error
+        except BaseException as error:  # noqa: BLE001  # as in ThreadPerformance
             self._post(HandlerEnded(self._lease, error=error))
         else:
-            self._post(EffectAsked(self._lease, effect, self))
+            if isinstance(effect, Effect):
+                self._post(EffectAsked(self._lease, effect, self))
+            else:
+                self.refuse(TypeError(f"a handler yields CallModel, KeepValue or ShowProgress, not {effect!r:.100}"))
 
 
 class _FutureAnswer:
@@ -187,24 +192,33 @@ class AsyncPerformance(_AskingPerformance):
         self._context = AsyncJobContext(job, self)
         self._handler = handler
         self._loop = loop
-        self._running: Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # this and the next: the loop's thread only
+        self._ended = HandlerEnded(job.lease, error=JobInterrupted())
 
     def start(self) -> None:
         """Schedule the coroutine."""
-        self._running = self._loop.run(self._run())
+        self._loop.call(self._begin)
 
     def interrupt(self) -> None:
-        """Refuse what it asks, and cancel it where it awaits something else."""
-        super().interrupt()
-        if self._running is not None:
-            self._running.cancel()
+        """Refuse what it asks, and cancel it where it awaits something else. Once: its clean-up may await too."""
+        if not self.interrupted:
+            super().interrupt()
+            self._loop.call(self._cancel)
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        # By a callback, because a task that is cancelled before its first step never runs at all.
+        self._task.add_done_callback(lambda _: self._post(self._ended))
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     async def _run(self) -> None:
         try:
-            ended = HandlerEnded(self._lease, value=await self._handler(self._context))
-        except BaseException as error:  # noqa: BLE001  # as in ThreadPerformance; CancelledError ends the task all the same
-            ended = HandlerEnded(self._lease, error=error)
-        self._post(ended)
+            self._ended = HandlerEnded(self._lease, value=await self._handler(self._context))
+        except BaseException as error:  # noqa: BLE001  # as in ThreadPerformance; a cancelled task has ended all the same
+            self._ended = HandlerEnded(self._lease, error=error)
 
 
 class HandlerLoop:
@@ -215,14 +229,14 @@ class HandlerLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
-        """Run a coroutine on the loop."""
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function on the loop's thread, in the order of these calls."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="handler-loop", daemon=True)
                 self._thread.start()
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._loop.call_soon_threadsafe(function)
 
     def close(self, timeout: float = 5.0) -> None:
         """Cancel what runs and stop. A handler that blocks the loop for longer than `timeout` seconds is left behind."""

@@ -62,8 +62,14 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
     """The root supervisor, not yet started."""
     settings = parts.settings
 
+    opened: set[tuple[str, int]] = set()
+
     def open_limiter(route: Route) -> None:
-        system.tell(LIMITERS, StartChild(limiter_spec(system, parts, route)))
+        """Any runner's thread. Once for each life of the group: it keeps what it was told to start."""
+        group_life = system.directory.find(LIMITERS)
+        if group_life is not None and (wanted := (route.limit_key, group_life.generation)) not in opened:
+            opened.add(wanted)
+            system.tell_life(group_life, StartChild(limiter_spec(system, parts, route)))
 
     def runner() -> Actor:
         return JobRunnerActor(system, settings=settings, handlers=parts.handlers, open_limiter=open_limiter)

@@ -1,0 +1,532 @@
+"""A whole company under one seed: production actors, a real store in memory, a scripted provider, a host, and faults anywhere.
+
+The provider keeps a journal of every call that reached it, which is what it would bill. What it says, and how long it takes, is drawn from the seed.
+When the company gives up, it is started again under another owner's name, as a process manager would.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+
+from callboard.actors.kernel.messages import Crashed, Down, StartFailed
+from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler
+from callboard.actors.kernel.system import ActorSystem
+from callboard.actors.kernel.timers import TimerToken
+from callboard.actors.messages import ROOT, WakeUp
+from callboard.actors.providers.engine import Failed, Finished, Text
+from callboard.actors.providers.model import (
+    Billed,
+    CallError,
+    Completion,
+    ErrorClass,
+    Finish,
+    LimitSnapshot,
+    Message,
+    Scope,
+    Usage,
+)
+from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.runner.effects import CallFailedError, CallModel, KeepValue, ShowProgress
+from callboard.actors.runner.handlers import HandlerRegistry
+from callboard.actors.settings import CompanySettings, LimitSettings, ModelSettings, RetrySettings, RunnerSettings
+from callboard.actors.supervisor.supervisor import EscalatedError
+from callboard.actors.supervisor.tree import CompanyParts, start_company
+from callboard.persistence.engine import Connection, open_database
+from callboard.persistence.errors import DatabaseBusyError, DatabaseFullError
+from callboard.persistence.job_queue import JobQueue
+from callboard.persistence.lifecycle import TERMINAL_STATES, is_legal
+from callboard.persistence.new_job import NewJob
+
+CHECK_EVERY = 40
+"""Steps between two looks at whether everything is done."""
+
+SETTINGS = CompanySettings(
+    database="sqlite://",
+    runners=RunnerSettings(min=1, max=3, idle_timeout=3.0),
+    providers={
+        name: ProviderSettings(name=name, wire="openai-chat", base_url="https://provider.example/v1")
+        for name in ("acme", "umbra")
+    },
+    models={
+        "small": ModelSettings(
+            provider="acme", model="small", limits=LimitSettings(requests_per_minute=20, concurrency=2), max_output=50
+        ),
+        "large": ModelSettings(provider="umbra", model="large", limits=LimitSettings(tokens_per_minute=4000)),
+    },
+    retries=RetrySettings(base=0.5, cap=4.0),
+    default_model="small",
+    poll_interval=0.5,
+    sweep_interval=2.0,
+    lease_ttl=15.0,
+    park_after=1.0,
+    job_timeout=120.0,
+)
+
+ERRORS = (
+    CallError(kind=ErrorClass.RATE, message="slow down", retry_after=1.5, scope=Scope.MODEL),
+    CallError(kind=ErrorClass.RATE, message="slow down", scope=Scope.MODEL),
+    CallError(kind=ErrorClass.OVERLOADED, message="overloaded", http=529),
+    CallError(kind=ErrorClass.SERVER, message="sorry", http=500),
+    CallError(kind=ErrorClass.CONNECT, message="no route", sent=False),
+    CallError(kind=ErrorClass.TIMEOUT, message="silence", billed=Billed.MAYBE),
+    CallError(kind=ErrorClass.TRUNCATED, message="cut", billed=Billed.MAYBE, partial="some"),
+    CallError(kind=ErrorClass.INVALID, message="bad request", http=400),
+    CallError(kind=ErrorClass.AUTH, message="bad key", retry_after=2.0, scope=Scope.CREDENTIAL),
+)
+
+
+@dataclass
+class Delivery:
+    """One call as the provider saw it."""
+
+    at: float
+    job_id: int
+    epoch: int
+    step: str
+    completed: bool = False
+
+
+@dataclass
+class _Live:
+    on_event: object
+    timers: list[TimerToken] = field(default_factory=list)
+
+
+class ScriptedEngine:
+    """The engine of one provider's one life. Time passes by the simulation's timers; events come from no actor's turn, as from a thread."""
+
+    def __init__(self, world, provider):
+        self.world, self.provider, self.live = world, provider, {}
+
+    def start(self):
+        self.world.simulation.fault_point(f"{self.provider} starts")
+
+    def stop(self):
+        for key in list(self.live):
+            self.abort(key)
+
+    def submit(self, call_key, request, timeouts, on_event):
+        world, dice = self.world, self.world.dice
+        step = request.messages[-1].content
+        delivery = Delivery(world.simulation.clock.monotonic(), call_key.job_id, call_key.epoch, step)
+        world.judge_call(delivery)
+        world.journal.append(delivery)
+        live = self.live[call_key] = _Live(on_event)
+        latency = dice.choice([0.0, 0.2, 0.2, 1.0, 3.0])
+        if dice.random() < world.provider_errors:
+            error = dice.choice(ERRORS)
+            self.later(live, latency, lambda: self.finish(call_key, Failed(call_key, error, None)))
+            return
+        text = f"{call_key.job_id}/{step}/{len(world.journal)}"
+        for piece in range(dice.randint(0, 3)):
+            self.later(live, latency * piece / 4, lambda: on_event(Text(call_key, text[:4])))
+        usage = Usage(input_uncached=10, output_visible=5) if dice.random() < 0.8 else None
+        completion = Completion(text=text, finish=Finish.STOP, usage=usage, model=request.model)
+        limits = (
+            LimitSnapshot(at_ms=world.simulation.clock.now_ms(), requests_remaining=5) if dice.random() < 0.3 else None
+        )
+
+        def finish():
+            delivery.completed = True
+            self.finish(call_key, Finished(call_key, completion, limits))
+
+        self.later(live, latency, finish)
+
+    def abort(self, call_key):
+        if call_key in self.live:
+            live = self.live.pop(call_key)
+            for timer in live.timers:
+                self.world.simulation.timers.cancel(timer)
+            error = CallError(kind=ErrorClass.CANCELLED, message="aborted", billed=Billed.MAYBE)
+            self.later(live, 0.0, lambda: live.on_event(Failed(call_key, error, None)))
+
+    def finish(self, key, event):
+        live = self.live.pop(key)
+        live.on_event(event)
+
+    def later(self, live, delay, act):
+        token = TimerToken(self.world.simulation.clock.monotonic() + delay, lambda _: act())
+        live.timers.append(token)
+        self.world.simulation.timers.add(token)
+
+
+class FaultyConnection(Connection):
+    """A connection that may fail, or take its actor with it, before and after every statement and commit."""
+
+    world: World
+
+    def _at(self, label):
+        if self.world.outage and label != "committed":
+            raise self.world.outage("the disk is full, or locked")
+        self.world.simulation.fault_point(label)
+
+    def run(self, prepared, params=None):
+        self._at("sql")
+        return super().run(prepared, params)
+
+    def change(self, prepared, params=None):
+        self._at("sql")
+        return super().change(prepared, params)
+
+    def change_many(self, prepared, rows):
+        self._at("sql")
+        return super().change_many(prepared, rows)
+
+    def data_version(self):
+        return self.world.host_commits
+
+    def _commit(self):
+        self._at("commit")
+        super()._commit()
+        self._at("committed")
+
+
+class WorldBoard:
+    """The board of one owner; whoever came before is dead."""
+
+    def __init__(self, world, owner):
+        self.world, self.owner = world, owner
+
+    def connect(self):
+        connection = FaultyConnection(self.world.database, self.world.database.engine.raw_connection())
+        connection.world = self.world
+        return connection
+
+    def is_dead(self, owner):
+        return owner != self.owner
+
+    def forget(self, owner):
+        pass
+
+
+class CountingSystem(ActorSystem):
+    """Counts beginnings and ends of lives apart from all supervisors."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.births, self.ends = Counter(), Counter()
+
+    def start_actor(self, name, factory, *, generation=None, owner=None):
+        generation = generation or self.next_generation(name)
+        reference = super().start_actor(name, factory, generation=generation, owner=owner)
+        self.births[name, generation] += 1
+        return reference
+
+    def end_life(self, life, reason, *, abandoned=False):
+        ended = super().end_life(life, reason, abandoned=abandoned)
+        if ended:
+            self.ends[life.name, life.generation] += 1
+        return ended
+
+    def _abandon(self, life, reason):
+        return super()._abandon(life, reason)
+
+
+def several_steps(job):
+    """Calls and kept values in turn; every value is checked against what was kept before."""
+    told = []
+    kept = dict(job.memo.values) if job.memo else {}
+    for number in range(job.data["steps"]):
+        yield ShowProgress(number * 30)
+        completion = yield CallModel(step=f"s{number}", messages=(Message("user", f"s{number}"),))
+        if f"v{number}" in kept:
+            assert kept[f"v{number}"] == completion.text, (kept, completion)
+        else:
+            yield KeepValue(f"v{number}", completion.text)
+        told.append(completion.text)
+    return told
+
+
+def forgiving(job):
+    """Goes on with another model when a call cannot be healed."""
+    try:
+        return [(yield CallModel(step="first", messages=(Message("user", "first"),))).text]
+    except CallFailedError:
+        return [(yield CallModel(step="second", model="large", messages=(Message("user", "second"),))).text]
+
+
+def breaking(job):
+    """Raises until its last attempt."""
+    completion = yield CallModel(step="only", messages=(Message("user", "only"),))
+    if job.failures < job.data["breaks"]:
+        raise RuntimeError("broken on purpose")
+    return [completion.text]
+
+
+HANDLERS = {"several": several_steps, "forgiving": forgiving, "breaking": breaking}
+CRASHES = (SimulatedCrashError, SimulatedCrashError, SystemExit)
+
+
+class World:
+    """Everything under one seed. `play` runs it until every job has ended; `judge` says whether what happened was right."""
+
+    def __init__(self, seed, *, crashes=None, jobs=8, settings=SETTINGS, fault=None):
+        self.seed = seed
+        self.dice = Random(f"{seed}:world")
+        chance = Random(f"{seed}:faults")
+        self.crashes = chance.choice([0.0, 0.0005, 0.002, 0.005, 0.01]) if crashes is None else crashes
+        self.provider_errors = chance.choice([0.0, 0.15, 0.4])
+        self.outages = chance.random() < 0.25
+        self.chance, self.extra_fault = chance, fault
+        self.quiet = False
+        self.outage = None
+        self.journal: list[Delivery] = []
+        self.crashed = Counter()
+        self.gave_up = 0
+        self.bugs: list[str] = []
+        self.host_commits = 0
+        self.settings = settings
+        self.simulation = SimulationScheduler(seed, faults=self.fault)
+        self.database = open_database("sqlite://")
+        self.queue = JobQueue(self.database, clock=self.simulation.clock.now_ms)
+        self.plan_host(jobs)
+        self.owners = 0
+        self.systems: list[CountingSystem] = []
+        self.start()
+
+    # -- the company, and the one who starts it again -----------------------------------------------------------------
+
+    def start(self):
+        self.owners += 1
+        self.system = CountingSystem(scheduler=self.simulation, on_root_exit=self.on_root_exit)
+        self.systems.append(self.system)
+        self.root_down = None
+        parts = CompanyParts(
+            settings=self.settings,
+            board=WorldBoard(self, f"owner-{self.owners}"),
+            handlers=HandlerRegistry(HANDLERS),
+            make_engine=lambda name: ScriptedEngine(self, name),
+            memory=lambda: 10.0,
+            limit_window=8.0,
+        )
+        start_company(self.system, parts)
+
+    def on_root_exit(self, down: Down):
+        self.root_down = down
+
+    def tend(self):
+        if self.root_down is not None:
+            reason = self.root_down.reason
+            expected = (EscalatedError, SimulatedCrashError, SystemExit)
+            if not isinstance(reason, Crashed | StartFailed) or not isinstance(reason.exception, expected):
+                self.bugs.append(f"the root ended: {reason}")
+            self.gave_up += 1
+            self.system.close(60.0)
+            self.start()
+
+    def fault(self, point):
+        if self.extra_fault is not None and (error := self.extra_fault(point)) is not None:
+            self.crashed[point.actor] += 1
+            return error
+        if self.quiet or self.chance.random() >= self.crashes:
+            return None
+        if point.actor == ROOT and self.chance.random() < 0.9:
+            return None  # the end of the root is a rare thing even here
+        self.crashed[point.actor] += 1
+        return self.chance.choice(CRASHES)(point.kind)
+
+    # -- the host -----------------------------------------------------------------------------------------------------
+
+    def plan_host(self, jobs):
+        dice = self.dice
+        self.to_do = []
+        for _ in range(jobs):
+            kind = dice.choice(["chat", "chat", "several", "several", "forgiving", "breaking"])
+            data = {
+                "chat": {"prompt": "chat"},
+                "several": {"steps": dice.randint(2, 3)},
+                "forgiving": {},
+                "breaking": {"breaks": dice.randint(1, 3)},
+            }[kind]
+            options = {}
+            if dice.random() < 0.2:
+                options["on_unknown"] = "park"
+            if dice.random() < 0.15:
+                options["job_timeout"] = 2.5
+            job = NewJob(
+                type=kind,
+                data=data,
+                model=dice.choice([None, "small", "large"]),
+                priority=dice.choice([0, 0, 5]),
+                delay=2.0 if dice.random() < 0.1 else None,
+                start_within=5.0 if dice.random() < 0.1 else None,
+                options=options or None,
+            )
+            self.to_do.append((dice.choice([0, 0, 0, 150, 400]), lambda job=job: self.queue.add_many([job])))
+        for _ in range(dice.randint(0, 2)):
+            number = dice.randint(1, jobs)
+            self.to_do.append((dice.randint(20, 900), lambda number=number: self.cancel(number)))
+        if self.outages:
+            kind = dice.choice([DatabaseBusyError, DatabaseFullError])
+            begins = dice.randint(50, 600)
+            self.to_do.append((begins, lambda: setattr(self, "outage", kind)))
+            self.to_do.append((begins + dice.randint(50, 300), lambda: setattr(self, "outage", None)))
+        self.to_do.sort(key=lambda entry: entry[0])
+
+    def cancel(self, number):
+        ids = self.all_ids()
+        if number in ids:
+            self.queue.cancel(number)
+
+    def all_ids(self):
+        with self.database.connect() as connection:
+            return {row[0] for row in connection.script("SELECT id FROM llm_jobs")}
+
+    def act(self):
+        while self.to_do and self.to_do[0][0] <= self.simulation.steps:
+            self.to_do.pop(0)[1]()
+            self.host_commits += 1
+            if self.dice.random() < 0.5:
+                self.system.tell("dispatcher", WakeUp())
+
+    # -- playing ------------------------------------------------------------------------------------------------------
+
+    def play(self, *, faults_for=60.0, timeout=2000.0):
+        clock = self.simulation.clock
+        looked = -CHECK_EVERY
+
+        def done():
+            nonlocal looked
+            self.tend()
+            self.act()
+            self.quiet = clock.monotonic() > faults_for
+            if self.to_do and not self.quiet:
+                return False
+            if self.simulation.steps - looked < CHECK_EVERY:
+                return False
+            looked = self.simulation.steps
+            return not self.to_do and self.outage is None and not self.unfinished()
+
+        try:
+            self.simulation.run_until(done, timeout)
+        except Exception:
+            self.explain()
+            raise
+        self.quiet = True
+        self.tend()
+        self.simulation.run_until(
+            lambda: (life := self.system.directory.find("dispatcher")) and life.ready.is_set(), 100.0
+        )
+        self.simulation.advance(12.0)  # aborted calls end, idle runners leave
+        return self
+
+    def unfinished(self):
+        with self.database.connect() as connection:
+            return connection.script(
+                "SELECT id, type, state, lease_epoch, held_by, held_until, losses, reason FROM llm_jobs"
+                " WHERE state NOT IN ('completed', 'failed', 'cancelled')"
+            )
+
+    def explain(self):
+        print(f"seed {self.seed}: crash rate {self.crashes}, errors {self.provider_errors}, {dict(self.crashed)}")
+        print("unfinished:", self.unfinished())
+        for name in ("dispatcher", "runner-1", "runner-2", "runner-3", "store"):
+            actor = self.system.actor(name)
+            if actor is not None:
+                shown = {k: v for k, v in vars(actor).items() if k.startswith("_") and not k.startswith("_settings")}
+                print(name, actor.generation, {k: v for k, v in shown.items() if k in INTERESTING})
+
+    # -- judging ------------------------------------------------------------------------------------------------------
+
+    def judge_call(self, delivery):
+        """As a call reaches the provider: its intent is in the ledger, and no completion of its step is."""
+        with self.database.connect() as connection:
+            rows = connection.script(
+                f"SELECT epoch, state FROM llm_calls WHERE job_id = {delivery.job_id} AND step = '{delivery.step}'"
+            )
+        if any(state == "completed" for _, state in rows):
+            self.bugs.append(f"{delivery} was called though a completion of it is in the ledger")
+        if not any(epoch == delivery.epoch for epoch, _ in rows):
+            self.bugs.append(f"{delivery} was called before its intent was in the ledger")
+
+    def judge(self):
+        assert not self.bugs, (self.seed, self.bugs)
+        with self.database.connect() as connection:
+            states = dict(connection.script("SELECT id, state FROM llm_jobs"))
+            results = {i: (r and json.loads(r), e) for i, r, e in connection.script("SELECT * FROM llm_job_results")}
+            completions = {
+                (job, step): json.loads(text)["text"]
+                for job, step, text in connection.script(
+                    "SELECT job_id, step, completion FROM llm_calls JOIN llm_call_completions ON call_id = llm_calls.id"
+                    " WHERE state = 'completed'"
+                )
+            }
+            counters = connection.script("SELECT id, type, failures, losses, max_attempts, lease_owner FROM llm_jobs")
+            open_calls = connection.script("SELECT * FROM llm_calls WHERE state = 'open'")
+        losses = 0
+        for job_id, kind, failures, lost, max_attempts, owner in counters:
+            log = self.queue.transitions(job_id)
+            where = (self.seed, job_id, [(t.to_state, t.epoch, t.reason) for t in log])
+            before = None
+            for transition in log:
+                assert transition.from_state == before, where
+                assert is_legal(before, transition.to_state), where
+                before = transition.to_state
+            assert before == states[job_id], where
+            assert before in TERMINAL_STATES, where
+            assert sum(t.to_state in TERMINAL_STATES for t in log) == 1, where
+            claims = [t.epoch for t in log if t.to_state == "active"]
+            assert claims == sorted(set(claims)), where
+            assert failures <= max_attempts, where
+            assert owner is None, where
+            told_lost = sum(
+                bool(t.reason) and ("runner crashed" in t.reason or "the process that ran it" in t.reason) for t in log
+            )
+            assert lost == told_lost, (where, lost, told_lost)
+            losses += lost
+            if before == "completed":
+                result = results[job_id][0]
+                texts = [result["text"]] if kind == "chat" else result
+                assert texts, where
+                assert set(texts) <= {text for (job, _), text in completions.items() if job == job_id}, (where, texts)
+        assert not open_calls, (self.seed, open_calls)
+        self.judge_leftovers()
+        return self
+
+    def judge_leftovers(self):
+        """Nothing is held by anybody: no job, no permit, no call, no name."""
+        dispatcher = self.system.actor("dispatcher")
+        assert dispatcher is not None, (self.seed, self.root_down)
+        held = {name: getattr(dispatcher, name) for name in ("_busy", "_unassigned", "_alone", "_starting", "_leaving")}
+        assert not any(held.values()), (self.seed, held)
+        for life in self.system.directory.lives():
+            if life.name.startswith("runner-"):
+                assert life.actor._work is None, (self.seed, life.name)
+                assert not life.actor._lingering, (self.seed, life.name)
+            if life.name.startswith("limiter:"):
+                assert not life.actor._limiter._permits, (self.seed, life.name, life.actor._limiter._permits)
+                assert not [w for w in life.actor._limiter._waiters if w.owner is not None], (self.seed, life.name)
+            if life.name.startswith("provider:"):
+                assert not life.actor._engine.live, (self.seed, life.name)
+        assert dispatcher._running() == self.settings.runners.min, (self.seed, dispatcher._idle)
+        assert not dispatcher._abandoned, self.seed
+        assert self.system.close(120.0), self.seed
+        for system in self.systems:
+            assert system.directory.lives() == [], self.seed
+            assert system.ends == system.births, self.seed
+            assert max(system.births.values()) == 1, self.seed
+
+
+INTERESTING = {
+    "_busy",
+    "_idle",
+    "_starting",
+    "_leaving",
+    "_unassigned",
+    "_alone",
+    "_suspects",
+    "_claiming",
+    "_plan",
+    "_allowances",
+    "_unheard",
+    "_more",
+    "_store_problem",
+    "_stopping",
+    "_work",
+    "_lingering",
+    "_pending",
+    "_available",
+}

@@ -1,0 +1,91 @@
+"""The whole company under seeds: crashes anywhere, a provider that fails in every way, a host that cancels, a database that refuses work.
+
+What must hold in each of them is judged by `company_world.World.judge` from the board, the ledger and the provider's own journal: nothing lost, nothing done
+twice, no completion paid for again, nothing left over. A seed that fails can be run again: `World(seed).play().judge()`.
+"""
+
+from collections import Counter
+
+import pytest
+from callboard.actors.kernel.simulation import SimulatedCrashError
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+BLOCK = 25
+DEFAULT_BLOCKS = 5
+SOAK_BLOCKS = 96
+
+
+def run_block(company, block):
+    seen = Counter()
+    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+        world = company.World(seed).play().judge()
+        seen["crashes"] += world.crashed.total()
+        seen["gave up"] += world.gave_up
+        seen["calls"] += len(world.journal)
+        seen["aborted or failed"] += sum(not delivery.completed for delivery in world.journal)
+    # Each of these must happen in every block, or the runs show less than they say.
+    assert seen["crashes"] > BLOCK / 5, seen
+    assert seen["calls"] > BLOCK * 5, seen
+    assert seen["aborted or failed"] > BLOCK / 2, seen
+
+
+@pytest.mark.parametrize("block", range(DEFAULT_BLOCKS))
+def test_nothing_is_lost_or_done_twice_under_any_seed(company, block):
+    run_block(company, block)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(DEFAULT_BLOCKS, SOAK_BLOCKS))
+def test_nothing_is_lost_or_done_twice_under_thousands_of_seeds(company, block):
+    run_block(company, block)
+
+
+@pytest.mark.parametrize("seed", [3, 11, 12])
+def test_the_same_seed_does_the_same_again(company, seed):
+    first, second = (company.World(seed).play() for _ in range(2))
+    assert first.simulation.trace == second.simulation.trace
+    assert first.journal == second.journal
+
+
+class CrashOnce:
+    """Crashes one kind of actor the first time it gets to one kind of point."""
+
+    def __init__(self, place):
+        self.place, self.struck = place, 0
+
+    def __call__(self, point):
+        if not self.struck and place_of(point) == self.place:
+            self.struck += 1
+            return SimulatedCrashError(str(self.place))
+        return None
+
+
+def place_of(point):
+    kind = point.actor.partition(":")[0].rstrip("0123456789")
+    return kind, point.kind, point.detail
+
+
+def places(company, seeds):
+    """Every place an undisturbed run gets to: kind of actor, kind of point, message."""
+    found = set()
+
+    def note(point):
+        found.add(place_of(point))
+
+    for seed in seeds:
+        company.World(seed, crashes=0.0, fault=note, jobs=5).play()
+    return sorted(found)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_single_crash_at_each_place_loses_nothing(company, part):
+    """One crash per place, so that every message of the protocol is lost once on either side of its delivery."""
+    everywhere = places(company, [1])
+    assert len(everywhere) > 100
+    for number, place in enumerate(everywhere):
+        if number % 4 == part and place[:2] != ("company", "start"):
+            fault = CrashOnce(place)
+            world = company.World(1, crashes=0.0, fault=fault, jobs=5).play().judge()
+            assert fault.struck == 1, place
+            assert world.crashed.total() == 1
