@@ -436,9 +436,9 @@ def translate(error: Exception, name: str) -> errors.DatabaseError:
             return errors.DatabaseReadOnlyError(
                 f"{name} cannot be written: {error}; give this user write access to it and its directory"
             )
-        case 10 if getattr(error, "sqlite_errorcode", 0) == _CANNOT_WRITE:
-            return errors.DatabaseFullError(
-                f"{name} cannot be written: {error}; free disk space, or raise the quota or limit that its disk or user has, nothing was written"
+        case 10:  # also what a full quota or a limit on file sizes looks like: only a disk without space has a code of its own
+            return errors.DatabaseDiskError(
+                f"{name} cannot be read or written: {error}; check the disk, and whether it or a quota is full"
             )
         case 10 | 14:
             return errors.DatabaseError(

@@ -8,6 +8,7 @@
     │  ├─ DatabaseReadOnlyError      it may be read but not written
     │  ├─ DatabaseBusyError          another program held it longer than the busy timeout
     │  ├─ DatabaseFullError          no space left on its disk
+    │  ├─ DatabaseDiskError          the disk failed a read or a write; a full quota looks like that too
     │  ├─ DatabaseCorruptError       it is not a database, or a damaged one
     │  ├─ DatabaseTooOldError        its tables come from an older release
     │  ├─ DatabaseTooNewError        its tables come from a newer release
@@ -56,6 +57,10 @@ class DatabaseBusyError(DatabaseError):
 
 class DatabaseFullError(DatabaseError):
     """There is no space left for the database. What was being written is rolled back."""
+
+
+class DatabaseDiskError(DatabaseError):
+    """The disk failed a read or a write: a full quota, a limit on file sizes, or a fault. What was being written is rolled back."""
 
 
 class DatabaseCorruptError(DatabaseError):
