@@ -43,7 +43,6 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 _BUSY_CODES = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
-_CANNOT_WRITE = 778  # SQLITE_IOERR_WRITE: a quota or a limit on file sizes; a disk without space is SQLITE_FULL
 _ENGINE_WAIT_MS = 5  # what SQLite may wait by itself; the rest is ours
 _RETRY_S = 0.001
 _WAL_KEEP_BYTES = 64 * 1024 * 1024
@@ -440,7 +439,7 @@ def translate(error: Exception, name: str) -> errors.DatabaseError:
             return errors.DatabaseDiskError(
                 f"{name} cannot be read or written: {error}; check the disk, and whether it or a quota is full"
             )
-        case 10 | 14:
+        case 14:
             return errors.DatabaseError(
                 f"{name} cannot be opened, read or written: {error}; check the disk, and that its directory exists and is writable"
             )
