@@ -4,7 +4,7 @@ import logging
 
 import pytest
 from callboard.actors.kernel.actor import Actor
-from callboard.actors.kernel.messages import Crashed, Hung, Normal, Shutdown, StartFailed, explain
+from callboard.actors.kernel.messages import Crashed, Down, Hung, Normal, Shutdown, Started, StartFailed, explain
 from callboard.actors.kernel.simulation import SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.supervisor.messages import ChildDown, ChildStarted, StartChild, StopChild
@@ -209,6 +209,13 @@ def test_a_temporary_child_that_fails_to_start_does_not_hold_up_the_next(company
 def test_children_need_different_ids(company):
     with pytest.raises(ValueError, match="different ids"):
         SupervisorActor(company.system, [company.spec("a"), company.spec("a")])
+
+
+def test_mail_about_another_life_of_a_child_is_stale(company):
+    company.never_ready = {"b"}
+    company.supervise(company.spec("a"), company.spec("b")).run()
+    company.tell("root", Started("b", 2)).tell("root", Down("a", 2, Crashed("stale")))
+    assert company.states() == {"a": ("running", 1), "b": ("starting", 1)}
 
 
 # -- strategies -------------------------------------------------------------------------------------------------------
