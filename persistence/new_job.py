@@ -22,6 +22,7 @@ MAX_DEPTH = 500  # SQLite reads 1000 levels, and so, about, does Python
 MAX_INT_DIGITS = 4300  # beyond it Python refuses to read the integer back
 _TIME_LIMIT_MS = 2**53
 _NO_OPTIONS = JobOptions()
+_WAITING, _DELAYED = str(JobState.WAITING), str(JobState.DELAYED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +57,9 @@ def as_new_job(given: NewJob | Mapping[str, Any]) -> NewJob:
     """A mapping as a `NewJob`. Raises InvalidJobError for a key it does not know, or without a type."""
     if isinstance(given, NewJob):
         return given
-    unknown = sorted(str(name) for name in given if name not in _FIELDS)
-    if unknown:
-        raise InvalidJobError(unknown[0], f"is not a field of a job; the fields are {', '.join(sorted(_FIELDS))}")
+    if unknown := given.keys() - _FIELDS:
+        name = min(map(str, unknown))
+        raise InvalidJobError(name, f"is not a field of a job; the fields are {', '.join(sorted(_FIELDS))}")
     if "type" not in given:
         raise InvalidJobError("type", "is missing")
     return NewJob(**given)
@@ -74,7 +75,7 @@ def rows_of(job: NewJob, now: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "queue": _name("queue", job.queue),
         "model": _text("model", job.model, 200),
         "tag": _text("tag", job.tag, 200),
-        "state": str(JobState.WAITING if run_at is None else JobState.DELAYED),
+        "state": _WAITING if run_at is None else _DELAYED,
         "priority": _priority(job.priority),
         "run_at": run_at,
         "start_by": None if job.start_within is None else due + _milliseconds("start_within", job.start_within),

@@ -267,7 +267,7 @@ def test_wait_returns_the_ended_job_or_says_how_long(board, follow):
     done = follow(lambda: None, lambda: board.move(job_store.fail, job.lease, {}, board.now, "r", "no")).get(job.id)
     assert done.wait(5).state == JobState.FAILED
     other = follow().get(board.add())
-    with pytest.raises(WaitTimeoutError, match="still waiting after 0.5 s"):
+    with pytest.raises(WaitTimeoutError, match=r"still waiting after 0\.5 s"):
         other.wait(0.5)
     with pytest.raises(TimeoutError):
         list(other.stream(timeout=0.5))
@@ -429,3 +429,10 @@ def test_importing_the_queue_loads_no_database_library():
     code = "import sys, callboard.persistence.job_queue; print([m for m in ('sqlalchemy', 'alembic', 'sqlite3', 'pykka', 'httpx') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_field_that_does_not_exist_is_named(board):
+    with pytest.raises(InvalidJobError, match=r"jobs\[1\]\.colour: is not a field"):
+        board.queue.add_many([{"type": "chat"}, {"type": "chat", "colour": "red"}])
+    with pytest.raises(InvalidJobError, match=r"jobs\[0\]\.type: is missing"):
+        board.queue.add_many([{"data": 1}])
