@@ -12,7 +12,7 @@ MODEL ?=
 LIMIT ?=
 YES ?=
 
-.PHONY: help setup demo test check soak bench format clean-demo
+.PHONY: help setup demo test check soak bench sql format clean-demo
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ soak: $(STAMP) ## Run the tests that take minutes
 
 bench: $(STAMP) ## Measure against the targets
 	$(BIN)/python -m benchmarks
+
+sql: $(STAMP) ## Compile persistence/statements into persistence/sql_text.py
+	$(BIN)/python -m callboard.persistence.statements
 
 format: $(STAMP) ## Put the code into its format
 	$(BIN)/ruff check --fix-only .

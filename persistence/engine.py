@@ -1,7 +1,7 @@
 """Opening a database safely, and the thin connection everything else writes through.
 
-SQLAlchemy makes and owns the connections (so it stays the gate to any other kind of database); statements run on the driver's connection
-below it (`sql`). What is guarded here, because each has cost somebody their data:
+Statements are SQLAlchemy's, compiled ahead of time (`sql`), and run on the driver's connection. What is guarded here, because each has cost
+somebody their data:
 
 - SQLite 3.7.0 to 3.51.2 can lose committed pages in WAL mode when two connections write and checkpoint at the same instant. A process with
   such an engine uses the rollback journal, which is safe and slower, and says so once.
@@ -12,7 +12,6 @@ below it (`sql`). What is guarded here, because each has cost somebody their dat
 
 import logging
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,20 +20,18 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, make_url
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import NullPool, StaticPool
-from sqlalchemy.schema import CreateIndex, CreateTable
-
 from . import errors
-from .schema import SCHEMA_VERSION, VERSION_TABLE, metadata, trigger_statements
 from .sql import Prepared
+from .sql_text import CREATION
+from .version import SCHEMA_VERSION, VERSION_TABLE
 
 log = logging.getLogger("callboard.persistence")
 
 try:
     from pysqlite3 import dbapi2 as _pysqlite3
 except ImportError:  # no wheel for this platform: the standard module, guarded by `has_wal_reset_bug`
+    import sqlite3
+
     driver: ModuleType = sqlite3
 else:
     driver = _pysqlite3
@@ -94,20 +91,16 @@ def open_database(
 
 def path_of(url: str) -> Path | None:
     """The file a URL names, None for one in memory. Raises UnsupportedDatabaseError."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise errors.UnsupportedDatabaseError(
-            f"not a database URL: {url!r}; write sqlite:///path/to/board.db"
-        ) from error
-    shown = parsed.render_as_string(hide_password=True)
-    if parsed.drivername != "sqlite" or parsed.host or parsed.query:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise errors.UnsupportedDatabaseError(f"not a database URL: {url!r}; write sqlite:///path/to/board.db")
+    shown = f"{scheme}://{rest.rpartition('@')[2]}"  # without user and password
+    if scheme != "sqlite" or (rest and not rest.startswith("/")) or "?" in rest:
         raise errors.UnsupportedDatabaseError(
             f"unsupported database: {shown}; only sqlite:///path/to/board.db is, without options"
         )
-    if parsed.database in {None, "", ":memory:"}:
-        return None
-    return Path(str(parsed.database)).absolute()
+    name = rest[1:]
+    return None if name in {"", ":memory:"} else Path(name).absolute()
 
 
 def ensure_file(path: Path, create: bool) -> None:
@@ -211,15 +204,8 @@ def _version(connection: "Connection") -> str | None:
 
 def creation_statements() -> list[str]:
     """What makes an empty database a board, stamped with the current version."""
-    tables = metadata.sorted_tables
     return [
-        *(str(CreateTable(table).compile(dialect=Prepared.dialect)).strip() for table in tables),
-        *(
-            str(CreateIndex(i).compile(dialect=Prepared.dialect))
-            for t in tables
-            for i in sorted(t.indexes, key=lambda i: str(i.name))
-        ),
-        *trigger_statements(),
+        *CREATION,
         f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))",
         f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{SCHEMA_VERSION}')",
     ]
@@ -237,15 +223,10 @@ class Database:
         self.name = str(path) if path is not None else "the database in memory"
         self.busy_timeout = busy_timeout
         self._synchronous = synchronous
-        self.engine = create_engine(
-            "sqlite://",
-            module=driver,
-            creator=self._open,
-            poolclass=NullPool if path is not None else StaticPool,
-            pool_reset_on_return=None,
-        )
+        self._shared: Any = None
 
-    def _open(self) -> Any:
+    def open_driver(self) -> Any:
+        """A connection of the driver's, as it should be set up. Raises the driver's errors."""
         target = ":memory:" if self.path is None else f"file:{quote(str(self.path))}?mode=rw"
         connection = driver.connect(
             target,
@@ -267,10 +248,16 @@ class Database:
     def connect(self) -> "Connection":
         """A connection of its own for the caller, who closes it."""
         try:
-            proxied = self.engine.raw_connection()
+            return Connection(self, self._driver_connection())
         except driver.Error as error:  # busy while another process creates it or changes its journal mode
-            proxied = self.again(error, self.engine.raw_connection)
-        return Connection(self, proxied)
+            return Connection(self, self.again(error, self._driver_connection))
+
+    def _driver_connection(self) -> Any:
+        if self.path is not None:
+            return self.open_driver()
+        if self._shared is None:
+            self._shared = self.open_driver()
+        return self._shared
 
     def again(self, error: Exception, attempt: Callable[[], T]) -> T:
         """Retry what was refused because the database is busy, until the busy timeout; anything else is raised as ours."""
@@ -289,8 +276,10 @@ class Database:
         raise translate(error, self.name) from error
 
     def close(self) -> None:
-        """Let go of what the engine holds. Connections are closed by those who made them."""
-        self.engine.dispose()
+        """Let go of the database in memory. Connections to files are closed by those who made them."""
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
 
 class Connection:
@@ -299,11 +288,10 @@ class Connection:
     Every method raises a `DatabaseError`; a busy database is retried until the database's busy timeout, then `DatabaseBusyError`.
     """
 
-    def __init__(self, database: Database, proxied: Any) -> None:
+    def __init__(self, database: Database, driver_connection: Any) -> None:
         self.database = database
         self.commits = 0
-        self._proxied = proxied
-        self._driver = proxied.driver_connection
+        self._driver = driver_connection
         self._execute = self._driver.execute
         self._write = _Write(self)
 
@@ -357,10 +345,11 @@ class Connection:
         return bool(self._driver.in_transaction)
 
     def close(self) -> None:
-        """Give the connection back. An open transaction is rolled back."""
+        """Close it; an open transaction is rolled back. The one connection of a database in memory stays."""
         if self._driver.in_transaction:
             self._execute("ROLLBACK")
-        self._proxied.close()
+        if self.database.path is not None:
+            self._driver.close()
 
     def __enter__(self) -> Self:
         return self

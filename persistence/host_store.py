@@ -1,158 +1,41 @@
 """The statements of the host's side: adding jobs, reading them, and the few moves a host may make.
 
-Functions over a connection, like the worker's, so that `JobQueue` is only about connections, threads and waiting. Loaded at the first use of
-a queue, because SQLAlchemy comes with it.
+Functions over a connection, like the worker's, so that `JobQueue` is only about connections, threads and waiting.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from typing import Any
-
-from sqlalchemy import bindparam, case, func, select, text, update
-from sqlalchemy.dialects.sqlite import insert
 
 from .engine import Connection
 from .json_text import loads
-from .lifecycle import TERMINAL_STATES, TRANSITIONS, JobState
+from .lifecycle import JobState
 from .model import CallRecord, Chunk, JobRow, Transition, UsageTotals
-from .schema import calls, chunks, job_data, job_results, jobs, transitions
-from .sql import NULL, Prepared, lit, one_of, up_to
+from .sql import Prepared
 
-_NEW_COLUMNS = (
-    "key",
-    "type",
-    "queue",
-    "model",
-    "tag",
-    "state",
-    "priority",
-    "run_at",
-    "start_by",
-    "max_attempts",
-    "created_at",
-)
-_new = insert(jobs).values(
-    {
-        **{name: bindparam(name) for name in _NEW_COLUMNS},
-        "updated_at": bindparam("created_at"),
-        "changed_by": lit("host"),
-    }
-)
-_ADD = Prepared(_new.returning(jobs.c.id))
-_ADD_ONCE = Prepared(
-    _new.on_conflict_do_nothing(index_elements=[jobs.c.key], index_where=text("key IS NOT NULL")).returning(jobs.c.id)
-)
-_ADD_AS = Prepared(_new.values(id=bindparam("id")))
-_ADD_DATA = Prepared(
-    insert(job_data).values({name: bindparam(name) for name in ("job_id", "description", "data", "options")})
-)
-
-_BY_KEY = Prepared(select(jobs.c.id).where(jobs.c.key == bindparam("wanted")))
-_BY_KEYS = Prepared(
-    select(jobs.c.key, jobs.c.id).where(
-        jobs.c.key.is_not(None), jobs.c.key.in_(select(func.json_each(bindparam("keys")).table_valued("value").c.value))
-    )
-)
-_LAST_ID = Prepared(text("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'llm_jobs'), 0)"))
-
-_ROW_COLUMNS = tuple(jobs.c[field.name] for field in fields(JobRow))
+_ADD = Prepared("host_store.ADD")
+_ADD_ONCE = Prepared("host_store.ADD_ONCE")
+_ADD_AS = Prepared("host_store.ADD_AS")
+_ADD_DATA = Prepared("host_store.ADD_DATA")
+_BY_KEY = Prepared("host_store.BY_KEY")
+_BY_KEYS = Prepared("host_store.BY_KEYS")
+_LAST_ID = Prepared("host_store.LAST_ID")
+_ROW = Prepared("host_store.ROW")
+_BODY = Prepared("host_store.BODY")
+_RESULT = Prepared("host_store.RESULT")
+_LEASE = Prepared("host_store.LEASE")
+_CANCEL = Prepared("host_store.CANCEL")
+_RETRY = Prepared("host_store.RETRY")
+_TRANSITIONS = Prepared("host_store.TRANSITIONS")
+_CALLS = Prepared("host_store.CALLS")
+_CHUNKS = Prepared("host_store.CHUNKS")
+_ALL_CHUNKS = Prepared("host_store.ALL_CHUNKS")
+_COUNTS = Prepared("host_store.COUNTS")
+_USAGE = Prepared("host_store.USAGE")
+_USAGE_OF_TAG = Prepared("host_store.USAGE_OF_TAG")
+_AHEAD = Prepared("host_store.AHEAD")
 _STATE_AT = [field.name for field in fields(JobRow)].index("state")
-_ROW = Prepared(select(*_ROW_COLUMNS).where(jobs.c.id == bindparam("job_id")))
-_BODY = Prepared(
-    select(job_data.c.description, job_data.c.data, job_data.c.options).where(job_data.c.job_id == bindparam("job_id"))
-)
-_RESULT = Prepared(select(job_results.c.result, job_results.c.error).where(job_results.c.job_id == bindparam("job_id")))
-_LEASE = Prepared(select(jobs.c.lease_owner, jobs.c.lease_until).where(jobs.c.id == bindparam("job_id")))
-
-_LIVE = tuple(state for state in JobState if state not in TERMINAL_STATES)
-_RETRYABLE = tuple(
-    state for state, after in TRANSITIONS.items() if state in TERMINAL_STATES and JobState.WAITING in after
-)
-
-_CANCEL = Prepared(
-    update(jobs)
-    .where(jobs.c.id == bindparam("job_id"), jobs.c.state.in_(one_of(_LIVE)))
-    .values(
-        state=lit("cancelled"),
-        lease_epoch=jobs.c.lease_epoch + case((jobs.c.state == lit("active"), lit(1)), else_=lit(0)),
-        lease_owner=NULL,
-        lease_until=NULL,
-        alone=lit(0),
-        run_at=NULL,
-        held_by=NULL,
-        held_until=NULL,
-        finished_at=bindparam("now"),
-        updated_at=bindparam("now"),
-        changed_by=lit("host"),
-        reason=bindparam("reason"),
-    )
-)
-
-_RETRY = Prepared(
-    update(jobs)
-    .where(jobs.c.id == bindparam("job_id"), jobs.c.state.in_(one_of(_RETRYABLE)))
-    .values(
-        state=lit("waiting"),
-        lease_epoch=jobs.c.lease_epoch + lit(1),
-        failures=lit(0),
-        losses=lit(0),
-        start_by=NULL,
-        progress=lit(0),
-        progress_message=NULL,
-        finished_at=NULL,
-        updated_at=bindparam("now"),
-        changed_by=lit("host"),
-        reason=bindparam("reason"),
-    )
-)
-
-_TRANSITIONS = Prepared(
-    select(*(transitions.c[field.name] for field in fields(Transition)))
-    .where(transitions.c.job_id == bindparam("wanted"))
-    .order_by(transitions.c.id)
-)
-_CALLS = Prepared(
-    select(*(calls.c[field.name] for field in fields(CallRecord)))
-    .where(calls.c.job_id == bindparam("wanted"))
-    .order_by(calls.c.id)
-)
-
-# Only the newest epoch that has text: what earlier ones streamed is void.
-_CHUNKS = Prepared(
-    text("""
-    SELECT epoch, seq, step, text, at FROM llm_job_chunks
-    WHERE job_id = :job_id AND epoch = (SELECT max(epoch) FROM llm_job_chunks WHERE job_id = :job_id)
-      AND (epoch > :epoch OR (epoch = :epoch AND seq > :seq))
-    ORDER BY seq LIMIT 500
-    """)
-)
-_ALL_CHUNKS = Prepared(
-    select(chunks.c.epoch, chunks.c.seq, chunks.c.step, chunks.c.text, chunks.c.at)
-    .where(chunks.c.job_id == bindparam("wanted"))
-    .order_by(chunks.c.epoch, chunks.c.seq)
-)
-
-_COUNTS = Prepared(select(jobs.c.type, jobs.c.state, func.count()).group_by(jobs.c.type, jobs.c.state))
-
-_TOTALS = """
-    SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
-           sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
-    FROM llm_calls
-"""
-_USAGE = Prepared(text(_TOTALS))
-_USAGE_OF_TAG = Prepared(text(_TOTALS + " JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag"))
-
-_AHEAD = Prepared(
-    text("""
-    SELECT count(*) FROM (
-        SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority > :priority
-        UNION ALL SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority = :priority AND id < :job_id
-        LIMIT 1000
-    )
-    """)
-)
 
 
 def add(c: Connection, row: Mapping[str, Any], data: Mapping[str, Any]) -> int:
@@ -280,20 +163,14 @@ def all_chunks(c: Connection, job_id: int) -> list[Chunk]:
     ]
 
 
-@cache
-def _listing(names: frozenset[str]) -> Prepared:
-    statement = select(*_ROW_COLUMNS)
-    for name in sorted(names - {"before"}):
-        statement = statement.where(jobs.c[name] == bindparam(f"{name}_wanted"))
-    if "before" in names:
-        statement = statement.where(jobs.c.id < bindparam("before_wanted"))
-    return Prepared(statement.order_by(jobs.c.id.desc()).limit(up_to("limit")).offset(lit(0)))
-
-
 def listing(c: Connection, limit: int, wanted: Mapping[str, Any]) -> list[JobRow]:
     """Jobs by equal `state`, `type`, `tag`, `queue` and `before` an id, newest first."""
     params = {f"{name}_wanted": value for name, value in wanted.items()}
-    return [_job_row(row) for row in c.run(_listing(frozenset(wanted)), {**params, "limit": limit})]
+    from .statements.listing import (
+        listing_sql,  # put together at run time, so it needs SQLAlchemy: hosts only, and only then
+    )
+
+    return [_job_row(row) for row in c.run(Prepared.of(listing_sql(frozenset(wanted))), {**params, "limit": limit})]
 
 
 def counts(c: Connection) -> list[tuple[str, JobState, int]]:

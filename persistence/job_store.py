@@ -8,103 +8,20 @@ so by False or None. The row of the transitions log is written by the database i
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, case, func, text, update
-
 from .engine import Connection
 from .json_text import clean, dumps
 from .ledger import STORE_RESULT, lease_stands
 from .lifecycle import JobState
 from .model import Lease
-from .schema import jobs
-from .sql import NULL, Prepared, lit
+from .sql import Prepared
 
-_fence = (jobs.c.id == bindparam("job_id"), jobs.c.lease_epoch == bindparam("epoch"), jobs.c.state == lit("active"))
-_by: dict[str, Any] = {"updated_at": bindparam("now"), "changed_by": bindparam("actor")}
-_unleased: dict[str, Any] = {"lease_owner": NULL, "lease_until": NULL, "alone": lit(0)}
-# Going back to be claimed again, a job takes a new epoch at once. One that ends keeps it, so that its log and chunks read as one attempt.
-_next_epoch = jobs.c.lease_epoch + lit(1)
-
-_COMPLETE = Prepared(
-    update(jobs)
-    .where(*_fence)
-    .values(state=lit("completed"), progress=lit(100), finished_at=bindparam("now"), reason=NULL, **_by, **_unleased)
-)
-
-_FAIL = Prepared(
-    update(jobs)
-    .where(*_fence)
-    .values(
-        state=lit("failed"),
-        failures=jobs.c.failures + bindparam("failed"),
-        losses=jobs.c.losses + bindparam("lost"),
-        finished_at=bindparam("now"),
-        reason=bindparam("reason"),
-        **_by,
-        **_unleased,
-    )
-)
-
-_spent = jobs.c.failures + lit(1) >= jobs.c.max_attempts
-
-_RETRY = Prepared(
-    update(jobs)
-    .where(*_fence)
-    .values(
-        state=case((_spent, lit("failed")), else_=lit("delayed")),
-        lease_epoch=case((_spent, jobs.c.lease_epoch), else_=_next_epoch),
-        failures=jobs.c.failures + lit(1),
-        run_at=case((_spent, NULL), else_=bindparam("run_at")),
-        finished_at=case((_spent, bindparam("now"))),
-        reason=bindparam("reason"),
-        **_by,
-        **_unleased,
-    )
-    .returning(jobs.c.state)
-)
-
-_BACK = Prepared(
-    update(jobs)
-    .where(*_fence)
-    .values(
-        state=lit("waiting"),
-        lease_epoch=_next_epoch,
-        losses=jobs.c.losses + bindparam("lost"),
-        deferrals=jobs.c.deferrals + bindparam("deferred"),
-        held_by=bindparam("held_by"),
-        held_until=bindparam("held_until"),
-        reason=bindparam("reason"),
-        **_by,
-        **_unleased,
-    )
-)
-
-_STANDING = Prepared(
-    text("""
-    SELECT alone, EXISTS (
-        SELECT 1 FROM llm_calls JOIN llm_job_data ON llm_job_data.job_id = llm_calls.job_id
-        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND json_extract(options, '$.on_unknown') = 'park'
-    )
-    FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
-    """)
-)
-
-_CHUNK = Prepared(
-    text("""
-    INSERT INTO llm_job_chunks (job_id, epoch, seq, step, text, at)
-    SELECT id, lease_epoch, :seq, :step, :text, :now FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
-    ON CONFLICT DO NOTHING
-    """)
-)
-
-_PROGRESS = Prepared(
-    update(jobs)
-    .where(*_fence)
-    .values(
-        progress=func.max(jobs.c.progress, bindparam("percent")),
-        progress_message=func.coalesce(bindparam("message"), jobs.c.progress_message),
-        updated_at=bindparam("now"),
-    )
-)
+_COMPLETE = Prepared("job_store.COMPLETE")
+_FAIL = Prepared("job_store.FAIL")
+_RETRY = Prepared("job_store.RETRY")
+_BACK = Prepared("job_store.BACK")
+_STANDING = Prepared("job_store.STANDING")
+_CHUNK = Prepared("job_store.CHUNK")
+_PROGRESS = Prepared("job_store.PROGRESS")
 
 
 def complete(c: Connection, lease: Lease, result: Any, now: int, actor: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import errors
 from .engine import Connection, Database, driver, ensure_file, path_of, translate
-from .schema import SCHEMA_VERSION, VERSION_TABLE
+from .version import SCHEMA_VERSION, VERSION_TABLE
 
 _FOLDER = Path(__file__).parent / "migrations"
 
@@ -61,12 +61,15 @@ def _stamped(connection: Connection) -> str | None:
 def _run(database: Database) -> None:
     from alembic import command
     from alembic.config import Config
+    from sqlalchemy import create_engine
     from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
 
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["version_table"] = VERSION_TABLE
-    with database.engine.connect() as connection:
+    engine = create_engine("sqlite://", module=driver, creator=database.open_driver, poolclass=NullPool)
+    with engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
         # Foreign keys are unchecked meanwhile, because a table that is rebuilt is absent for a moment.
         raw.execute("PRAGMA foreign_keys = OFF")

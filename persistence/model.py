@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from .lifecycle import TERMINAL_STATES, JobState
 
+USAGE_COLUMNS = ("input_uncached", "cache_read", "cache_write", "output_visible", "output_reasoning")
+"""The disjoint buckets of a call's usage, as columns of `llm_calls`."""
+
 
 class Lease(NamedTuple):
     """The right to work on a job, and the only way to write to it: void as soon as the job's epoch has moved on."""

@@ -26,11 +26,6 @@ from sqlalchemy import (
 
 from .lifecycle import FIRST_STATES, TRANSITIONS, JobState
 
-SCHEMA_VERSION = "0001"
-"""The newest migration, which is also what a fresh database is stamped with. The worker refuses any other."""
-
-VERSION_TABLE = "llm_schema_version"
-
 metadata = MetaData()
 
 _NOW = text("(CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER))")

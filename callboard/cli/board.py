@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import text
-
 from callboard.config import Config
 from callboard.persistence.engine import open_database
 from callboard.persistence.job_queue import JobQueue
@@ -19,34 +17,26 @@ from callboard.persistence.sql import Prepared
 _MANY = "(SELECT value FROM json_each(:ids))"
 _UNFINISHED = "('waiting', 'delayed', 'waiting_children', 'active')"
 
-_STATES = Prepared(text(f"SELECT id, state FROM llm_jobs WHERE id IN {_MANY}"))
-_OUTCOMES = Prepared(
-    text(f"""
+_STATES = Prepared.of(f"SELECT id, state FROM llm_jobs WHERE id IN {_MANY}")
+_OUTCOMES = Prepared.of(f"""
     SELECT j.id, j.state, j.reason, r.result, r.error,
            (SELECT sum(input_uncached + cache_read + cache_write + output_visible + output_reasoning) FROM llm_calls WHERE job_id = j.id),
            (SELECT CASE WHEN count(cost) > 0 THEN sum(cost) END FROM llm_calls WHERE job_id = j.id)
     FROM llm_jobs j LEFT JOIN llm_job_results r ON r.job_id = j.id WHERE j.id IN {_MANY}
     """)
-)
-_HELD = Prepared(
-    text(f"""
+_HELD = Prepared.of(f"""
     SELECT held_by, count(*), max(held_until) FROM llm_jobs
     WHERE state = 'waiting' AND held_until > :now AND id IN {_MANY} GROUP BY held_by ORDER BY 2 DESC LIMIT 1
     """)
+_OLDEST = Prepared.of("SELECT min(created_at) FROM llm_jobs WHERE state = 'waiting'")
+_ENDED_SINCE = Prepared.of(
+    "SELECT to_state, count(*) FROM llm_job_transitions WHERE id > :first AND at > :since AND to_state IN ('completed', 'failed') GROUP BY 1"
 )
-_OLDEST = Prepared(text("SELECT min(created_at) FROM llm_jobs WHERE state = 'waiting'"))
-_ENDED_SINCE = Prepared(
-    text(
-        "SELECT to_state, count(*) FROM llm_job_transitions WHERE id > :first AND at > :since AND to_state IN ('completed', 'failed') GROUP BY 1"
-    )
-)
-_LAST_TRANSITION = Prepared(text("SELECT coalesce(max(id), 0) FROM llm_job_transitions"))
-_BY_TAG = Prepared(
-    text(f"""
+_LAST_TRANSITION = Prepared.of("SELECT coalesce(max(id), 0) FROM llm_job_transitions")
+_BY_TAG = Prepared.of(f"""
     SELECT tag, count(*), sum(state = 'completed'), sum(state = 'failed'), sum(state IN {_UNFINISHED})
     FROM llm_jobs WHERE tag IS NOT NULL GROUP BY tag ORDER BY max(id) DESC LIMIT 20
     """)
-)
 
 _RECENT = 100_000
 """Transitions looked at for the rate of the last minute: the log has an index by id, none by time."""

@@ -10,8 +10,9 @@ import threading
 import pytest
 from callboard.persistence import engine, errors
 from callboard.persistence.engine import has_wal_reset_bug, open_database
-from callboard.persistence.schema import SCHEMA_VERSION, jobs
-from callboard.persistence.sql import Prepared, lit
+from callboard.persistence.schema import jobs
+from callboard.persistence.statements.build import as_text, lit
+from callboard.persistence.version import SCHEMA_VERSION
 from sqlalchemy import bindparam, select, text
 
 
@@ -257,9 +258,7 @@ def test_writes_do_not_nest(board):
 
 def test_prepared_refuses_what_would_be_slow_or_unbound():
     with pytest.raises(ValueError, match="must be literals"):
-        _ = Prepared(select(jobs.c.id).where(jobs.c.state == "waiting")).sql
+        _ = as_text(select(jobs.c.id).where(jobs.c.state == "waiting"))
     with pytest.raises(ValueError, match="planned anew"):
-        _ = Prepared(text("SELECT 1 LIMIT :limit")).sql
-    assert Prepared(select(jobs.c.id).where(jobs.c.state == lit("it's"), jobs.c.id == bindparam("x"))).sql.endswith(
-        ":x"
-    )
+        _ = as_text(text("SELECT 1 LIMIT :limit"))
+    assert as_text(select(jobs.c.id).where(jobs.c.state == lit("it's"), jobs.c.id == bindparam("x"))).endswith(":x")

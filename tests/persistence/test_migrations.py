@@ -7,7 +7,7 @@ import pytest
 from callboard.persistence import errors, migrate
 from callboard.persistence.engine import open_database
 from callboard.persistence.job_queue import JobQueue
-from callboard.persistence.schema import SCHEMA_VERSION
+from callboard.persistence.version import SCHEMA_VERSION
 
 SECOND = """
 from alembic import op

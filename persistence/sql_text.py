@@ -1,0 +1,492 @@
+"""SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
+
+STATEMENTS: dict[str, str] = {
+    "claims.BODIES": """
+SELECT llm_job_data.job_id, llm_job_data.data, llm_job_data.options
+FROM llm_job_data
+WHERE llm_job_data.job_id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1)
+""",
+    "claims.CLAIM": """
+UPDATE llm_jobs SET state='active', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=:owner, lease_until=:lease_until, alone=0, attempt=(llm_jobs.attempt + 1), held_by=NULL, held_until=NULL, progress=0, progress_message=NULL, updated_at=:now, started_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id IN (SELECT ranked.id
+FROM (SELECT job.id AS id, job.priority AS priority, lane.value AS quota, row_number() OVER (PARTITION BY lane."key" ORDER BY job.priority DESC, job.id) AS place
+FROM json_each(:quotas) AS lane LEFT OUTER JOIN llm_jobs AS job ON job.id IN (SELECT mine.id
+FROM llm_jobs AS mine
+WHERE mine.state = 'waiting' AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.lane = lane."key" AND mine.losses < :suspect_after ORDER BY mine.priority DESC, mine.id
+ LIMIT :slots + 0 OFFSET 0)) AS ranked
+WHERE ranked.place <= ranked.quota ORDER BY ranked.priority DESC, ranked.id
+ LIMIT :slots + 0 OFFSET 0) RETURNING id, lease_epoch, type, queue, model, priority, attempt, failures, losses, max_attempts
+""",
+    "claims.CLAIM_ALONE": """
+UPDATE llm_jobs SET state='active', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=:owner, lease_until=:lease_until, alone=1, attempt=(llm_jobs.attempt + 1), held_by=NULL, held_until=NULL, progress=0, progress_message=NULL, updated_at=:now, started_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id IN (SELECT mine.id
+FROM llm_jobs AS mine JOIN json_each(:quotas) AS lane ON lane."key" = (mine.lane || '')
+WHERE mine.state = 'waiting' AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.losses > 0 AND mine.losses >= :suspect_after AND lane.value > 0 ORDER BY mine.priority DESC, mine.id
+ LIMIT 1 OFFSET 0) RETURNING id, lease_epoch, type, queue, model, priority, attempt, failures, losses, max_attempts
+""",
+    "claims.DUE": """
+SELECT min(due) FROM (
+        SELECT (SELECT min(run_at) FROM llm_jobs WHERE state = 'delayed') AS due
+        UNION ALL SELECT (SELECT min(start_by) FROM llm_jobs WHERE state = 'waiting' AND start_by IS NOT NULL)
+        UNION ALL SELECT (SELECT min(held_until) FROM llm_jobs WHERE state = 'waiting' AND held_until IS NOT NULL AND held_until > :now)
+    )
+""",
+    "claims.EXPIRE": """
+UPDATE llm_jobs SET state='failed', held_by=NULL, held_until=NULL, updated_at=:now, finished_at=:now, changed_by=:actor, reason='not started by its deadline' WHERE llm_jobs.id IN (SELECT llm_jobs.id
+FROM llm_jobs
+WHERE llm_jobs.state = 'waiting' AND llm_jobs.start_by IS NOT NULL AND llm_jobs.start_by <= :now ORDER BY llm_jobs.start_by
+ LIMIT :limit + 0 OFFSET 0) RETURNING id
+""",
+    "claims.HOLD_LANE": """
+UPDATE llm_jobs SET held_by=:reason, updated_at=:now WHERE llm_jobs.id IN (SELECT llm_jobs.id
+FROM llm_jobs
+WHERE llm_jobs.state = 'waiting' AND llm_jobs.lane = :lane AND llm_jobs.held_by IS NULL
+ LIMIT :limit + 0 OFFSET 0)
+""",
+    "claims.LANES": """
+WITH RECURSIVE lanes(lane) AS (
+        SELECT (SELECT lane FROM llm_jobs WHERE state = 'waiting' ORDER BY lane LIMIT 1)
+        UNION ALL
+        SELECT (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > lanes.lane ORDER BY lane LIMIT 1)
+        FROM lanes WHERE lanes.lane IS NOT NULL
+    )
+    SELECT lane, (SELECT count(*) FROM (SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = lanes.lane LIMIT :cap + 0))
+    FROM lanes WHERE lane IS NOT NULL
+""",
+    "claims.LOST": """
+SELECT json_extract(held.value, '$[0]'), json_extract(held.value, '$[1]') FROM json_each(:leases) AS held
+    WHERE NOT EXISTS (
+        SELECT 1 FROM llm_jobs WHERE id = json_extract(held.value, '$[0]') AND lease_epoch = json_extract(held.value, '$[1]') AND state = 'active'
+    )
+""",
+    "claims.OWNED": """
+SELECT llm_jobs.id, llm_jobs.lease_epoch, llm_jobs.started_at
+FROM llm_jobs
+WHERE llm_jobs.state = 'active' AND llm_jobs.lease_owner = :owner AND llm_jobs.lease_until <= :expired_by ORDER BY llm_jobs.lease_until, llm_jobs.id
+ LIMIT :limit + 0 OFFSET 0
+""",
+    "claims.OWNERS": """
+WITH RECURSIVE owners(owner) AS (
+        SELECT (SELECT lease_owner FROM llm_jobs WHERE state = 'active' ORDER BY lease_owner LIMIT 1)
+        UNION ALL
+        SELECT (SELECT lease_owner FROM llm_jobs WHERE state = 'active' AND lease_owner > owners.owner ORDER BY lease_owner LIMIT 1)
+        FROM owners WHERE owners.owner IS NOT NULL
+    )
+    SELECT owner FROM owners WHERE owner IS NOT NULL
+""",
+    "claims.PROMOTE": """
+UPDATE llm_jobs SET state='waiting', run_at=NULL, updated_at=:now, changed_by=:actor, reason='due' WHERE llm_jobs.id IN (SELECT llm_jobs.id
+FROM llm_jobs
+WHERE llm_jobs.state = 'delayed' AND llm_jobs.run_at <= :now ORDER BY llm_jobs.run_at
+ LIMIT :limit + 0 OFFSET 0)
+""",
+    "claims.RENEW": """
+UPDATE llm_jobs SET lease_until=:until WHERE llm_jobs.state = 'active' AND llm_jobs.lease_owner = :owner
+""",
+    "claims.SUSPECTS": """
+SELECT 1
+FROM llm_jobs
+WHERE llm_jobs.state = 'waiting' AND llm_jobs.losses > 0 AND llm_jobs.losses >= :suspect_after AND (llm_jobs.held_until IS NULL OR llm_jobs.held_until <= :now) AND (llm_jobs.lane || '') IN (SELECT anon_1.value
+FROM json_each(:lanes) AS anon_1)
+ LIMIT 1 OFFSET 0
+""",
+    "host_store.ADD": """
+INSERT INTO llm_jobs ("key", type, queue, model, tag, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
+""",
+    "host_store.ADD_AS": """
+INSERT INTO llm_jobs (id, "key", type, queue, model, tag, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :tag, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
+""",
+    "host_store.ADD_DATA": """
+INSERT INTO llm_job_data (job_id, description, data, options) VALUES (:job_id, :description, :data, :options)
+""",
+    "host_store.ADD_ONCE": """
+INSERT INTO llm_jobs ("key", type, queue, model, tag, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
+""",
+    "host_store.AHEAD": """
+SELECT count(*) FROM (
+        SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority > :priority
+        UNION ALL SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority = :priority AND id < :job_id
+        LIMIT 1000
+    )
+""",
+    "host_store.ALL_CHUNKS": """
+SELECT llm_job_chunks.epoch, llm_job_chunks.seq, llm_job_chunks.step, llm_job_chunks.text, llm_job_chunks.at
+FROM llm_job_chunks
+WHERE llm_job_chunks.job_id = :wanted ORDER BY llm_job_chunks.epoch, llm_job_chunks.seq
+""",
+    "host_store.BODY": """
+SELECT llm_job_data.description, llm_job_data.data, llm_job_data.options
+FROM llm_job_data
+WHERE llm_job_data.job_id = :job_id
+""",
+    "host_store.BY_KEY": """
+SELECT llm_jobs.id
+FROM llm_jobs
+WHERE llm_jobs."key" = :wanted
+""",
+    "host_store.BY_KEYS": """
+SELECT llm_jobs."key", llm_jobs.id
+FROM llm_jobs
+WHERE llm_jobs."key" IS NOT NULL AND llm_jobs."key" IN (SELECT anon_1.value
+FROM json_each(:keys) AS anon_1)
+""",
+    "host_store.CALLS": """
+SELECT llm_calls.id, llm_calls.job_id, llm_calls.epoch, llm_calls.attempt, llm_calls.step, llm_calls.fingerprint, llm_calls.provider, llm_calls.model, llm_calls.limit_key, llm_calls.state, llm_calls.reserved_tokens, llm_calls.reserved_cost, llm_calls.sent_at, llm_calls.finished_at, llm_calls.first_token_ms, llm_calls.input_uncached, llm_calls.cache_read, llm_calls.cache_write, llm_calls.output_visible, llm_calls.output_reasoning, llm_calls.cost, llm_calls.finish, llm_calls.request_id, llm_calls.error_class, llm_calls.error
+FROM llm_calls
+WHERE llm_calls.job_id = :wanted ORDER BY llm_calls.id
+""",
+    "host_store.CANCEL": """
+UPDATE llm_jobs SET state='cancelled', run_at=NULL, lease_epoch=(llm_jobs.lease_epoch + CASE WHEN (llm_jobs.state = 'active') THEN 1 ELSE 0 END), lease_owner=NULL, lease_until=NULL, alone=0, held_by=NULL, held_until=NULL, updated_at=:now, finished_at=:now, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state IN ('active', 'delayed', 'waiting', 'waiting_children')
+""",
+    "host_store.CHUNKS": """
+SELECT epoch, seq, step, text, at FROM llm_job_chunks
+    WHERE job_id = :job_id AND epoch = (SELECT max(epoch) FROM llm_job_chunks WHERE job_id = :job_id)
+      AND (epoch > :epoch OR (epoch = :epoch AND seq > :seq))
+    ORDER BY seq LIMIT 500
+""",
+    "host_store.COUNTS": """
+SELECT llm_jobs.type, llm_jobs.state, count(*) AS count_1
+FROM llm_jobs GROUP BY llm_jobs.type, llm_jobs.state
+""",
+    "host_store.LAST_ID": """
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'llm_jobs'), 0)
+""",
+    "host_store.LEASE": """
+SELECT llm_jobs.lease_owner, llm_jobs.lease_until
+FROM llm_jobs
+WHERE llm_jobs.id = :job_id
+""",
+    "host_store.RESULT": """
+SELECT llm_job_results.result, llm_job_results.error
+FROM llm_job_results
+WHERE llm_job_results.job_id = :job_id
+""",
+    "host_store.RETRY": """
+UPDATE llm_jobs SET state='waiting', start_by=NULL, lease_epoch=(llm_jobs.lease_epoch + 1), failures=0, losses=0, progress=0, progress_message=NULL, updated_at=:now, finished_at=NULL, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state IN ('cancelled', 'failed')
+""",
+    "host_store.ROW": """
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+FROM llm_jobs
+WHERE llm_jobs.id = :job_id
+""",
+    "host_store.TRANSITIONS": """
+SELECT llm_job_transitions.id, llm_job_transitions.job_id, llm_job_transitions.from_state, llm_job_transitions.to_state, llm_job_transitions.at, llm_job_transitions.epoch, llm_job_transitions.attempt, llm_job_transitions.actor, llm_job_transitions.reason
+FROM llm_job_transitions
+WHERE llm_job_transitions.job_id = :wanted ORDER BY llm_job_transitions.id
+""",
+    "host_store.USAGE": """
+SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
+           sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
+    FROM llm_calls
+""",
+    "host_store.USAGE_OF_TAG": """
+SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
+           sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
+    FROM llm_calls
+ JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag
+""",
+    "job_store.BACK": """
+UPDATE llm_jobs SET state='waiting', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=NULL, lease_until=NULL, alone=0, losses=(llm_jobs.losses + :lost), deferrals=(llm_jobs.deferrals + :deferred), held_by=:held_by, held_until=:held_until, updated_at=:now, changed_by=:actor, reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
+""",
+    "job_store.CHUNK": """
+INSERT INTO llm_job_chunks (job_id, epoch, seq, step, text, at)
+    SELECT id, lease_epoch, :seq, :step, :text, :now FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    ON CONFLICT DO NOTHING
+""",
+    "job_store.COMPLETE": """
+UPDATE llm_jobs SET state='completed', lease_owner=NULL, lease_until=NULL, alone=0, progress=100, updated_at=:now, finished_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
+""",
+    "job_store.FAIL": """
+UPDATE llm_jobs SET state='failed', lease_owner=NULL, lease_until=NULL, alone=0, failures=(llm_jobs.failures + :failed), losses=(llm_jobs.losses + :lost), updated_at=:now, finished_at=:now, changed_by=:actor, reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
+""",
+    "job_store.PROGRESS": """
+UPDATE llm_jobs SET progress=max(llm_jobs.progress, :percent), progress_message=coalesce(:message, llm_jobs.progress_message), updated_at=:now WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
+""",
+    "job_store.RETRY": """
+UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.failures + 1 >= llm_jobs.max_attempts) THEN 'failed' ELSE 'delayed' END, run_at=CASE WHEN (llm_jobs.failures + 1 >= llm_jobs.max_attempts) THEN NULL ELSE :run_at END, lease_epoch=CASE WHEN (llm_jobs.failures + 1 >= llm_jobs.max_attempts) THEN llm_jobs.lease_epoch ELSE llm_jobs.lease_epoch + 1 END, lease_owner=NULL, lease_until=NULL, alone=0, failures=(llm_jobs.failures + 1), updated_at=:now, finished_at=CASE WHEN (llm_jobs.failures + 1 >= llm_jobs.max_attempts) THEN :now END, changed_by=:actor, reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active' RETURNING state
+""",
+    "job_store.STANDING": """
+SELECT alone, EXISTS (
+        SELECT 1 FROM llm_calls JOIN llm_job_data ON llm_job_data.job_id = llm_calls.job_id
+        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND json_extract(options, '$.on_unknown') = 'park'
+    )
+    FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+""",
+    "ledger.CLEAR_HOLD": """
+DELETE FROM llm_limit_holds WHERE llm_limit_holds."key" = :hold_key
+""",
+    "ledger.COMPLETION": """
+INSERT INTO llm_call_completions (call_id, completion) VALUES (:call_id, :completion)
+""",
+    "ledger.COMPLETIONS": """
+SELECT llm_calls.job_id, llm_calls.step, llm_call_completions.completion
+FROM llm_calls JOIN llm_call_completions ON llm_call_completions.call_id = llm_calls.id
+WHERE llm_calls.job_id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1) AND llm_calls.state = 'completed'
+""",
+    "ledger.HOLDS": """
+SELECT llm_limit_holds."key", llm_limit_holds.until, llm_limit_holds.reason
+FROM llm_limit_holds
+""",
+    "ledger.INTENT": """
+INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now
+    FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    RETURNING id
+""",
+    "ledger.OUTCOME": """
+UPDATE llm_calls SET
+        state = CASE WHEN :state = 'completed' AND EXISTS (
+            SELECT 1 FROM llm_calls AS first WHERE first.job_id = llm_calls.job_id AND first.step = llm_calls.step AND first.state = 'completed'
+        ) THEN 'superseded' ELSE :state END,
+        finished_at = :now, first_token_ms = :first_token_ms, input_uncached = :input_uncached, cache_read = :cache_read,
+        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cost = :cost, finish = :finish,
+        request_id = :request_id, error_class = :error_class, error = :error
+    WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
+    RETURNING state
+""",
+    "ledger.RECENT": """
+SELECT sent_at, CASE WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning) IS NULL THEN reserved_tokens ELSE coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) END
+    FROM llm_calls WHERE limit_key = :limit_key AND sent_at >= :since ORDER BY sent_at
+""",
+    "ledger.SET_HOLD": """
+INSERT INTO llm_limit_holds ("key", until, reason, at) VALUES (:hold_key, :until, :reason, :now) ON CONFLICT ("key") DO UPDATE SET until = excluded.until, reason = excluded.reason, at = excluded.at
+""",
+    "ledger.STANDS": """
+SELECT 1
+FROM llm_jobs
+WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
+""",
+    "ledger.STEP": """
+INSERT INTO llm_steps (job_id, name, value, at)
+    SELECT id, :name, :value, :now FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    ON CONFLICT DO NOTHING
+""",
+    "ledger.STORE_RESULT": """
+INSERT INTO llm_job_results (job_id, result, error) VALUES (:job_id, :result, :error) ON CONFLICT (job_id) DO UPDATE SET result = excluded.result, error = excluded.error
+""",
+    "ledger.UNKNOWN": """
+SELECT llm_calls.job_id, llm_calls.step
+FROM llm_calls
+WHERE llm_calls.job_id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1) AND llm_calls.state = 'unknown'
+""",
+    "ledger.VALUES": """
+SELECT llm_steps.job_id, llm_steps.name, llm_steps.value
+FROM llm_steps
+WHERE llm_steps.job_id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1)
+""",
+}
+
+CREATION: tuple[str, ...] = (
+    """
+CREATE TABLE llm_jobs (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	"key" TEXT CONSTRAINT key_length CHECK (length(key) BETWEEN 1 AND 200),
+	type TEXT NOT NULL,
+	queue TEXT DEFAULT 'default' NOT NULL,
+	model TEXT,
+	lane TEXT GENERATED ALWAYS AS (queue || '|' || type || '|' || coalesce(model, '')) VIRTUAL,
+	tag TEXT,
+	state TEXT DEFAULT 'waiting' NOT NULL,
+	priority INTEGER DEFAULT '0' NOT NULL,
+	run_at INTEGER,
+	start_by INTEGER,
+	lease_epoch INTEGER DEFAULT '0' NOT NULL,
+	lease_owner TEXT,
+	lease_until INTEGER,
+	alone INTEGER DEFAULT '0' NOT NULL,
+	attempt INTEGER DEFAULT '0' NOT NULL,
+	max_attempts INTEGER DEFAULT '3' NOT NULL,
+	failures INTEGER DEFAULT '0' NOT NULL,
+	losses INTEGER DEFAULT '0' NOT NULL,
+	deferrals INTEGER DEFAULT '0' NOT NULL,
+	held_by TEXT,
+	held_until INTEGER,
+	progress INTEGER DEFAULT '0' NOT NULL,
+	progress_message TEXT,
+	created_at INTEGER DEFAULT (CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)) NOT NULL,
+	updated_at INTEGER DEFAULT (CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)) NOT NULL,
+	started_at INTEGER,
+	finished_at INTEGER,
+	changed_by TEXT DEFAULT 'host' NOT NULL,
+	reason TEXT,
+	CONSTRAINT state_known CHECK ((state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active' OR state = 'completed' OR state = 'failed' OR state = 'cancelled')),
+	CONSTRAINT type_name CHECK (length(type) BETWEEN 1 AND 100 AND instr(type, '|') = 0),
+	CONSTRAINT queue_name CHECK (length(queue) BETWEEN 1 AND 100 AND instr(queue, '|') = 0),
+	CONSTRAINT priority_range CHECK (priority BETWEEN -1000000000 AND 1000000000),
+	CONSTRAINT progress_range CHECK (progress BETWEEN 0 AND 100),
+	CONSTRAINT max_attempts_range CHECK (max_attempts BETWEEN 1 AND 1000),
+	CONSTRAINT counters_positive CHECK (failures >= 0 AND losses >= 0 AND deferrals >= 0 AND attempt >= 0),
+	CONSTRAINT run_at_when_delayed CHECK ((state = 'delayed') = (run_at IS NOT NULL)),
+	CONSTRAINT lease_when_active CHECK ((state = 'active') = (lease_owner IS NOT NULL AND lease_until IS NOT NULL))
+)
+""",
+    """
+CREATE TABLE llm_limit_holds (
+	"key" TEXT NOT NULL,
+	until INTEGER NOT NULL,
+	reason TEXT NOT NULL,
+	at INTEGER NOT NULL,
+	PRIMARY KEY ("key")
+)
+""",
+    """
+CREATE TABLE llm_calls (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	job_id INTEGER NOT NULL,
+	epoch INTEGER NOT NULL,
+	attempt INTEGER NOT NULL,
+	step TEXT NOT NULL,
+	fingerprint TEXT NOT NULL,
+	provider TEXT NOT NULL,
+	model TEXT NOT NULL,
+	limit_key TEXT NOT NULL,
+	state TEXT NOT NULL CONSTRAINT call_state CHECK ((state = 'open' OR state = 'completed' OR state = 'superseded' OR state = 'failed' OR state = 'unknown')),
+	reserved_tokens INTEGER NOT NULL,
+	reserved_cost INTEGER,
+	sent_at INTEGER NOT NULL,
+	finished_at INTEGER,
+	first_token_ms INTEGER,
+	input_uncached INTEGER,
+	cache_read INTEGER,
+	cache_write INTEGER,
+	output_visible INTEGER,
+	output_reasoning INTEGER,
+	cost INTEGER,
+	finish TEXT,
+	request_id TEXT,
+	error_class TEXT,
+	error TEXT,
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
+)
+""",
+    """
+CREATE TABLE llm_job_chunks (
+	job_id INTEGER NOT NULL,
+	epoch INTEGER NOT NULL,
+	seq INTEGER NOT NULL,
+	step TEXT NOT NULL,
+	text TEXT NOT NULL,
+	at INTEGER NOT NULL,
+	PRIMARY KEY (job_id, epoch, seq),
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+""",
+    """
+CREATE TABLE llm_job_data (
+	job_id INTEGER NOT NULL,
+	description TEXT,
+	data TEXT DEFAULT '{}' NOT NULL CONSTRAINT data_json CHECK (json_valid(data)),
+	options TEXT DEFAULT '{}' NOT NULL CONSTRAINT options_known CHECK (options = '{}' OR json_valid(options) AND json_type(options) = 'object' AND coalesce(json_extract(options, '$.on_unknown'), 'retry') IN ('retry', 'park') AND coalesce(json_type(options, '$.first_token_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.no_progress_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.total_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.job_timeout'), 'null') IN ('null', 'integer', 'real')),
+	PRIMARY KEY (job_id),
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
+)
+""",
+    """
+CREATE TABLE llm_job_results (
+	job_id INTEGER NOT NULL,
+	result TEXT CONSTRAINT result_json CHECK (result IS NULL OR json_valid(result)),
+	error TEXT CONSTRAINT error_json CHECK (error IS NULL OR json_valid(error)),
+	PRIMARY KEY (job_id),
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
+)
+""",
+    """
+CREATE TABLE llm_job_transitions (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	job_id INTEGER NOT NULL,
+	from_state TEXT,
+	to_state TEXT NOT NULL,
+	at INTEGER NOT NULL,
+	epoch INTEGER NOT NULL,
+	attempt INTEGER NOT NULL,
+	actor TEXT NOT NULL,
+	reason TEXT,
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
+)
+""",
+    """
+CREATE TABLE llm_steps (
+	job_id INTEGER NOT NULL,
+	name TEXT NOT NULL,
+	value TEXT NOT NULL CONSTRAINT value_json CHECK (json_valid(value)),
+	at INTEGER NOT NULL,
+	PRIMARY KEY (job_id, name),
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+""",
+    """
+CREATE TABLE llm_call_completions (
+	call_id INTEGER NOT NULL,
+	completion TEXT NOT NULL CONSTRAINT completion_json CHECK (json_valid(completion)),
+	PRIMARY KEY (call_id),
+	FOREIGN KEY(call_id) REFERENCES llm_calls (id) ON DELETE CASCADE
+)
+""",
+    """
+CREATE INDEX llm_jobs_active ON llm_jobs (lease_owner, lease_until) WHERE state = 'active'
+""",
+    """
+CREATE INDEX llm_jobs_delayed ON llm_jobs (run_at) WHERE state = 'delayed'
+""",
+    """
+CREATE INDEX llm_jobs_failed ON llm_jobs (id) WHERE state = 'failed'
+""",
+    """
+CREATE INDEX llm_jobs_held ON llm_jobs (held_until) WHERE state = 'waiting' AND held_until IS NOT NULL
+""",
+    """
+CREATE UNIQUE INDEX llm_jobs_key ON llm_jobs ("key") WHERE key IS NOT NULL
+""",
+    """
+CREATE INDEX llm_jobs_start_by ON llm_jobs (start_by) WHERE state = 'waiting' AND start_by IS NOT NULL
+""",
+    """
+CREATE INDEX llm_jobs_suspect ON llm_jobs (losses) WHERE state = 'waiting' AND losses > 0
+""",
+    """
+CREATE INDEX llm_jobs_tag ON llm_jobs (tag, state) WHERE tag IS NOT NULL
+""",
+    """
+CREATE INDEX llm_jobs_waiting ON llm_jobs (lane, priority DESC, id) WHERE state = 'waiting'
+""",
+    """
+CREATE INDEX llm_calls_job ON llm_calls (job_id, step)
+""",
+    """
+CREATE INDEX llm_calls_limit ON llm_calls (limit_key, sent_at)
+""",
+    """
+CREATE UNIQUE INDEX llm_calls_once ON llm_calls (job_id, step) WHERE state = 'completed'
+""",
+    """
+CREATE INDEX llm_calls_open ON llm_calls (job_id) WHERE state = 'open'
+""",
+    """
+CREATE INDEX llm_job_transitions_job ON llm_job_transitions (job_id, id)
+""",
+    """
+CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs
+        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, NULL, CASE WHEN (NEW.state = 'delayed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') THEN NEW.state
+        ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
+        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END
+""",
+    """
+CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state
+        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting') WHEN 'cancelled' THEN (NEW.state = 'waiting') ELSE 0 END THEN NEW.state
+        ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
+        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END
+""",
+    """
+CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
+        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END
+""",
+    """
+CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
+        BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END
+""",
+)

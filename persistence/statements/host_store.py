@@ -1,0 +1,136 @@
+"""The host's side: adding, reading, and the few moves a host may make. SQLAlchemy Core, compiled ahead of time into `sql_text`; the functions are in `persistence.host_store`."""
+
+from dataclasses import fields
+
+from sqlalchemy import bindparam, case, func, select, text, update
+from sqlalchemy.dialects.sqlite import insert
+
+from ..lifecycle import TERMINAL_STATES, TRANSITIONS, JobState
+from ..model import CallRecord, JobRow, Transition
+from ..schema import calls, chunks, job_data, job_results, jobs, transitions
+from .build import NULL, lit, one_of
+
+_NEW_COLUMNS = (
+    "key",
+    "type",
+    "queue",
+    "model",
+    "tag",
+    "state",
+    "priority",
+    "run_at",
+    "start_by",
+    "max_attempts",
+    "created_at",
+)
+_new = insert(jobs).values(
+    {
+        **{name: bindparam(name) for name in _NEW_COLUMNS},
+        "updated_at": bindparam("created_at"),
+        "changed_by": lit("host"),
+    }
+)
+ADD = _new.returning(jobs.c.id)
+ADD_ONCE = _new.on_conflict_do_nothing(index_elements=[jobs.c.key], index_where=text("key IS NOT NULL")).returning(
+    jobs.c.id
+)
+ADD_AS = _new.values(id=bindparam("id"))
+ADD_DATA = insert(job_data).values({name: bindparam(name) for name in ("job_id", "description", "data", "options")})
+
+BY_KEY = select(jobs.c.id).where(jobs.c.key == bindparam("wanted"))
+BY_KEYS = select(jobs.c.key, jobs.c.id).where(
+    jobs.c.key.is_not(None), jobs.c.key.in_(select(func.json_each(bindparam("keys")).table_valued("value").c.value))
+)
+LAST_ID = text("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'llm_jobs'), 0)")
+
+ROW_COLUMNS = tuple(jobs.c[field.name] for field in fields(JobRow))
+ROW = select(*ROW_COLUMNS).where(jobs.c.id == bindparam("job_id"))
+BODY = select(job_data.c.description, job_data.c.data, job_data.c.options).where(
+    job_data.c.job_id == bindparam("job_id")
+)
+RESULT = select(job_results.c.result, job_results.c.error).where(job_results.c.job_id == bindparam("job_id"))
+LEASE = select(jobs.c.lease_owner, jobs.c.lease_until).where(jobs.c.id == bindparam("job_id"))
+
+_LIVE = tuple(state for state in JobState if state not in TERMINAL_STATES)
+_RETRYABLE = tuple(
+    state for state, after in TRANSITIONS.items() if state in TERMINAL_STATES and JobState.WAITING in after
+)
+
+CANCEL = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.state.in_(one_of(_LIVE)))
+    .values(
+        state=lit("cancelled"),
+        lease_epoch=jobs.c.lease_epoch + case((jobs.c.state == lit("active"), lit(1)), else_=lit(0)),
+        lease_owner=NULL,
+        lease_until=NULL,
+        alone=lit(0),
+        run_at=NULL,
+        held_by=NULL,
+        held_until=NULL,
+        finished_at=bindparam("now"),
+        updated_at=bindparam("now"),
+        changed_by=lit("host"),
+        reason=bindparam("reason"),
+    )
+)
+
+RETRY = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.state.in_(one_of(_RETRYABLE)))
+    .values(
+        state=lit("waiting"),
+        lease_epoch=jobs.c.lease_epoch + lit(1),
+        failures=lit(0),
+        losses=lit(0),
+        start_by=NULL,
+        progress=lit(0),
+        progress_message=NULL,
+        finished_at=NULL,
+        updated_at=bindparam("now"),
+        changed_by=lit("host"),
+        reason=bindparam("reason"),
+    )
+)
+
+TRANSITIONS = (
+    select(*(transitions.c[field.name] for field in fields(Transition)))
+    .where(transitions.c.job_id == bindparam("wanted"))
+    .order_by(transitions.c.id)
+)
+CALLS = (
+    select(*(calls.c[field.name] for field in fields(CallRecord)))
+    .where(calls.c.job_id == bindparam("wanted"))
+    .order_by(calls.c.id)
+)
+
+# Only the newest epoch that has text: what earlier ones streamed is void.
+CHUNKS = text("""
+    SELECT epoch, seq, step, text, at FROM llm_job_chunks
+    WHERE job_id = :job_id AND epoch = (SELECT max(epoch) FROM llm_job_chunks WHERE job_id = :job_id)
+      AND (epoch > :epoch OR (epoch = :epoch AND seq > :seq))
+    ORDER BY seq LIMIT 500
+    """)
+ALL_CHUNKS = (
+    select(chunks.c.epoch, chunks.c.seq, chunks.c.step, chunks.c.text, chunks.c.at)
+    .where(chunks.c.job_id == bindparam("wanted"))
+    .order_by(chunks.c.epoch, chunks.c.seq)
+)
+
+COUNTS = select(jobs.c.type, jobs.c.state, func.count()).group_by(jobs.c.type, jobs.c.state)
+
+_TOTALS = """
+    SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
+           sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
+    FROM llm_calls
+"""
+USAGE = text(_TOTALS)
+USAGE_OF_TAG = text(_TOTALS + " JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag")
+
+AHEAD = text("""
+    SELECT count(*) FROM (
+        SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority > :priority
+        UNION ALL SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority = :priority AND id < :job_id
+        LIMIT 1000
+    )
+    """)

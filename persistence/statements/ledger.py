@@ -1,0 +1,72 @@
+"""Calls, steps and holds. SQLAlchemy Core, compiled ahead of time into `sql_text`; the functions are in `persistence.ledger`."""
+
+from sqlalchemy import bindparam, delete, func, select, text
+from sqlalchemy.dialects.sqlite import insert
+
+from ..model import USAGE_COLUMNS
+from ..schema import call_completions, calls, job_results, jobs, limit_holds, steps
+from .build import lit
+
+_results = insert(job_results).values(job_id=bindparam("job_id"), result=bindparam("result"), error=bindparam("error"))
+STORE_RESULT = _results.on_conflict_do_update(
+    index_elements=["job_id"], set_={"result": _results.excluded.result, "error": _results.excluded.error}
+)
+
+STANDS = (
+    select(lit(1))
+    .select_from(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.lease_epoch == bindparam("epoch"), jobs.c.state == lit("active"))
+)
+
+INTENT = text("""
+    INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now
+    FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    RETURNING id
+    """)
+
+OUTCOME = text("""
+    UPDATE llm_calls SET
+        state = CASE WHEN :state = 'completed' AND EXISTS (
+            SELECT 1 FROM llm_calls AS first WHERE first.job_id = llm_calls.job_id AND first.step = llm_calls.step AND first.state = 'completed'
+        ) THEN 'superseded' ELSE :state END,
+        finished_at = :now, first_token_ms = :first_token_ms, input_uncached = :input_uncached, cache_read = :cache_read,
+        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cost = :cost, finish = :finish,
+        request_id = :request_id, error_class = :error_class, error = :error
+    WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
+    RETURNING state
+    """)
+
+COMPLETION = insert(call_completions).values(call_id=bindparam("call_id"), completion=bindparam("completion"))
+
+STEP = text("""
+    INSERT INTO llm_steps (job_id, name, value, at)
+    SELECT id, :name, :value, :now FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    ON CONFLICT DO NOTHING
+    """)
+
+_ids = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
+COMPLETIONS = (
+    select(calls.c.job_id, calls.c.step, call_completions.c.completion)
+    .join(call_completions, call_completions.c.call_id == calls.c.id)
+    .where(calls.c.job_id.in_(_ids), calls.c.state == lit("completed"))
+)
+VALUES = select(steps.c.job_id, steps.c.name, steps.c.value).where(steps.c.job_id.in_(_ids))
+UNKNOWN = select(calls.c.job_id, calls.c.step).where(calls.c.job_id.in_(_ids), calls.c.state == lit("unknown"))
+
+# One call's tokens: what it used, where that is known, else what was reserved for it.
+_USED = " + ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
+RECENT = text(f"""
+    SELECT sent_at, CASE WHEN coalesce({", ".join(USAGE_COLUMNS)}) IS NULL THEN reserved_tokens ELSE {_USED} END
+    FROM llm_calls WHERE limit_key = :limit_key AND sent_at >= :since ORDER BY sent_at
+    """)
+
+_holds = insert(limit_holds).values(
+    key=bindparam("hold_key"), until=bindparam("until"), reason=bindparam("reason"), at=bindparam("now")
+)
+SET_HOLD = _holds.on_conflict_do_update(
+    index_elements=["key"],
+    set_={"until": _holds.excluded.until, "reason": _holds.excluded.reason, "at": _holds.excluded.at},
+)
+CLEAR_HOLD = delete(limit_holds).where(limit_holds.c.key == bindparam("hold_key"))
+HOLDS = select(limit_holds.c.key, limit_holds.c.until, limit_holds.c.reason)

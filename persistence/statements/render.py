@@ -1,0 +1,63 @@
+"""All statements, and what makes an empty database a board, as the text of a Python module."""
+
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+
+from sqlalchemy import Executable
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from ..schema import metadata, trigger_statements
+from . import claims, host_store, job_store, ledger
+from .build import DIALECT, as_text
+
+MODULES: tuple[ModuleType, ...] = (claims, host_store, job_store, ledger)
+
+_HEAD = '''"""SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
+
+# ruff: noqa: E501, W291
+'''
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    """Every statement by its name, `module.NAME`, and its text."""
+    for module in MODULES:
+        home = module.__name__.rpartition(".")[2]
+        for name, value in vars(module).items():
+            if (
+                name.isupper()
+                and not name.startswith("_")
+                and isinstance(value, Executable)
+                and inspect.getmodule(value) is not module
+            ):
+                yield f"{home}.{name}", as_text(value)
+
+
+def creation() -> list[str]:
+    """What makes an empty database a board, but for the stamp of its version."""
+    tables = metadata.sorted_tables
+    return [
+        *(str(CreateTable(table).compile(dialect=DIALECT)).strip() for table in tables),
+        *(
+            str(CreateIndex(index).compile(dialect=DIALECT))
+            for table in tables
+            for index in sorted(table.indexes, key=lambda index: str(index.name))
+        ),
+        *trigger_statements(),
+    ]
+
+
+def render() -> str:
+    """The module's text."""
+    lines = [_HEAD, "STATEMENTS: dict[str, str] = {"]
+    lines += [f'    "{name}": """\n{_tidy(text)}\n""",' for name, text in sorted(statements())]
+    lines += ["}", "", "CREATION: tuple[str, ...] = ("]
+    lines += [f'    """\n{_tidy(text)}\n""",' for text in creation()]
+    lines += [")", ""]
+    return "\n".join(lines)
+
+
+def _tidy(text: str) -> str:
+    if "\\" in text or '"""' in text:
+        raise ValueError(f"a statement with a backslash or three quotes cannot be written down as it is: {text}")
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
