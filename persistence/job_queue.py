@@ -260,7 +260,7 @@ class JobQueue:
         reason = f": {row.reason}" if row.reason else ""
         match row.state:
             case JobState.WAITING if row.held_until is not None and row.held_until > self.clock():
-                return f"held by {row.held_by or 'a limit'} until {_when(row.held_until)}"
+                return f"held by {row.held_by or 'a limit'} until {_when(row.held_until)}{reason}"
             case JobState.WAITING if row.held_by is not None and row.held_until is None:
                 return f"no worker takes it: {row.held_by}"
             case JobState.WAITING:

@@ -240,10 +240,24 @@ class _Conversation:
                 total_ms=self.deadlines.elapsed_ms(),
                 first_token_ms=None if first is None else self.deadlines.elapsed_ms(first),
             )
-        elif self._secrets:
+        else:
             code = None if outcome.code is None else redact(outcome.code, self._secrets)
-            outcome = replace(outcome, message=redact(outcome.message, self._secrets), code=code)
+            outcome = replace(
+                outcome, message=self._attributed(redact(outcome.message, self._secrets), outcome), code=code
+            )
         self.call.end(outcome, self._limits)
+
+    def _attributed(self, message: str, error: CallError) -> str:
+        """Say which provider failed, and where a key that it refused came from."""
+        settings = self._provider.settings
+        if error.kind is ErrorClass.AUTH and error.sent:
+            if settings.key_env and self._provider.environ.get(settings.key_env):
+                message += f" (the key came from environment variable {settings.key_env})"
+            elif settings.key_file:
+                message += f" (the key came from file {settings.key_file})"
+            else:
+                message += " (no key was sent: name its variable in key_env)"
+        return message if message.startswith("provider ") else f"provider {settings.name!r}: {message}"
 
     async def _read(self, reply: "Reply") -> Completion | CallError:
         adapter = self._provider.adapter
