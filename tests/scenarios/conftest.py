@@ -101,7 +101,7 @@ class Worker:
             found = self._written.wait_for(
                 lambda: next((line for line in self._lines if text in line), None), timeout=timeout
             )
-        assert found, f"worker {self.pid} did not log {text!r}; it said {self.log}"
+        assert found, f"worker {self.pid} did not log {text!r}; it said:\n" + "\n".join(line[:300] for line in self.log)
         return found
 
     def wait_ready(self) -> int:
