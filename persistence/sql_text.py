@@ -1,7 +1,5 @@
 """SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
 
-# ruff: noqa: E501, W291
-
 STATEMENTS: dict[str, str] = {
     "claims.BODIES": """
 SELECT llm_job_data.job_id, llm_job_data.data, llm_job_data.options

@@ -14,8 +14,6 @@ from .build import DIALECT, as_text
 MODULES: tuple[ModuleType, ...] = (claims, host_store, job_store, ledger)
 
 _HEAD = '''"""SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
-
-# ruff: noqa: E501, W291
 '''
 
 
