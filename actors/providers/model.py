@@ -167,7 +167,8 @@ class CallError:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form, for the ledger and for a failed job's error."""
-        return {k: v for k, v in asdict(self).items() if v not in (None, "") and k != "partial"}
+        told = {k: v for k, v in asdict(self).items() if v not in (None, "") and k not in ("kind", "partial")}
+        return {"class": str(self.kind), **told}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
