@@ -406,12 +406,14 @@ class World:
             self.explain()
             raise
         self.quiet = True
-        self.tend()
-        self.simulation.run_until(
-            lambda: (life := self.system.directory.find("dispatcher")) and life.ready.is_set(), 100.0
-        )
+        self.simulation.run_until(self.whole, 100.0)
         self.simulation.advance(12.0)  # aborted calls end, idle runners leave
         return self
+
+    def whole(self):
+        self.tend()
+        life = self.system.directory.find("dispatcher")
+        return life is not None and life.ready.is_set()
 
     def unfinished(self):
         with self.database.connect() as connection:
