@@ -185,10 +185,11 @@ class ActorSystem:
         watchers = self._retire(life, reason, abandoned=abandoned)
         if watchers is None:
             return False
-        if life.owner is not None:
-            self.tell_life(life.owner, down)
+        # Watchers first: the owner may start the next life at once, and what that one tells them must find them knowing of this end.
         for watcher, token in watchers:
             self.tell_life(watcher, Deferred(token, down))
+        if life.owner is not None:
+            self.tell_life(life.owner, down)
         if life.owner is None and self.on_root_exit is not None:
             try:
                 self.on_root_exit(down)

@@ -1,9 +1,9 @@
 import pytest
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.errors import SimulationError
-from callboard.actors.kernel.messages import Crashed, StartFailed
+from callboard.actors.kernel.messages import Crashed, Down, StartFailed
 from callboard.actors.kernel.simulation import START_MS, SimulatedCrashError, SimulationScheduler
-from callboard.actors.kernel.system import ActorSystem
+from callboard.actors.kernel.system import ActorSystem, Deferred
 
 
 class Pinger(Actor):
@@ -187,3 +187,27 @@ def test_two_systems_share_one_simulation():
     simulation.advance(2)
     assert sorted(n for _, n, _ in seen if n) == [1, 1, 2, 2]
     assert all(system.close(1) for system in systems)
+
+
+def test_a_watcher_hears_of_an_end_before_the_owner_who_may_start_the_next_life():
+    class Quiet(Actor):
+        def receive(self, message):
+            if message == "watch":
+                self.watch("child")
+            elif message == "crash":
+                raise SimulatedCrashError
+
+    simulation = SimulationScheduler(1)
+    system = ActorSystem(scheduler=simulation)
+    system.start_actor("watcher", lambda: Quiet(system))
+    system.start_actor("owner", lambda: Quiet(system))
+    system.start_actor("child", lambda: Quiet(system), owner="owner")
+    system.tell("watcher", "watch")
+    simulation.run_until_idle()
+    told = []
+    tell_life = system.tell_life
+    system.tell_life = lambda life, message: (told.append((life.name, type(message))), tell_life(life, message))[1]
+    system.tell("child", "crash")
+    simulation.run_until_idle()
+    assert [name for name, kind in told if kind in {Down, Deferred}] == ["watcher", "owner"]
+    system.close(1)
