@@ -42,7 +42,7 @@ def as_json_value(name: str, value: Any) -> Any:
     """The value as it will come back from the database. Raises TypeError, naming the step, if it has no JSON form."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"step {name!r}: its value must have a JSON form: {error}") from error
 
 

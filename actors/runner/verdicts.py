@@ -17,7 +17,7 @@ def result_verdict(value: Any) -> Verdict:
     """Completed, if the value has a JSON form; else failed for good, because a second run would return the same."""
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         reason = f"the handler's result has no JSON form: {error}"
         return Fail({"class": "result", "message": reason}, reason)
     return Complete(value)
