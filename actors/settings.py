@@ -83,7 +83,10 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model that a job names leads. `name` is what the provider calls it."""
+    """Where a model that a job names leads. `name` is what the provider calls it.
+
+    `charges_on_admission`: its token limit is charged when a request is admitted, by the output limit, and not corrected afterwards (OpenAI).
+    """
 
     provider: str
     name: str
@@ -91,6 +94,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings
     price: PriceSettings | None
     max_output: int | None
+    charges_on_admission: bool = False
 
 
 class UnknownModelError(LookupError):
@@ -115,6 +119,9 @@ def route(settings: CompanySettings, model: str | None) -> Route:
             known = ", ".join([*settings.models, *(f"{p}:…" for p in settings.providers)]) or "none"
             raise UnknownModelError(f"model {wanted!r} is not configured (known: {known})")
         alias = ModelSettings(provider=provider, model=name)
+    provider_settings = settings.providers.get(alias.provider)
+    if provider_settings is None:
+        raise UnknownModelError(f"model {wanted!r} leads to provider {alias.provider!r}, which is not configured")
     shared = settings.limits.get(alias.provider)
     if alias.limits is None and shared is not None:
         limit_key, limits = alias.provider, shared
@@ -127,4 +134,5 @@ def route(settings: CompanySettings, model: str | None) -> Route:
         limits=limits,
         price=alias.price,
         max_output=alias.max_output,
+        charges_on_admission=provider_settings.wire == "openai-chat",
     )

@@ -37,9 +37,13 @@ class WorkerBoard:
         """A dead owner has no jobs left: remove its lock file."""
         liveness.remove_dead(self._database.path, owner)
 
-    def close(self) -> None:
-        """Let go of the lock and the database. Jobs must be back on the board by now. May be called twice."""
-        self._lock.close()
+    def close(self, *, in_order: bool = True) -> None:
+        """Let go of the lock and the database. May be called twice.
+
+        `in_order`: all jobs are back on the board. If not, the lock's file is left for the next worker to find, which then takes them back at
+        once and does not wait for their leases to end.
+        """
+        self._lock.close(remove=in_order)
         self._database.close()
 
     def _clear_up(self) -> None:

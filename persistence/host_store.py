@@ -27,7 +27,7 @@ _RESULT = Prepared("host_store.RESULT")
 _LEASE = Prepared("host_store.LEASE")
 _CANCEL = Prepared("host_store.CANCEL")
 _RETRY = Prepared("host_store.RETRY")
-_TRANSITIONS = Prepared("host_store.TRANSITIONS")
+_JOB_LOG = Prepared("host_store.JOB_LOG")
 _CALLS = Prepared("host_store.CALLS")
 _CHUNKS = Prepared("host_store.CHUNKS")
 _ALL_CHUNKS = Prepared("host_store.ALL_CHUNKS")
@@ -127,7 +127,7 @@ def retry(c: Connection, job_id: int, reason: str, now: int) -> bool:
 def transitions_of(c: Connection, job_id: int) -> list[Transition]:
     """A job's log, oldest first."""
     names = tuple(Transition.__dataclass_fields__)
-    found = (dict(zip(names, row, strict=True)) for row in c.run(_TRANSITIONS, {"wanted": job_id}))
+    found = (dict(zip(names, row, strict=True)) for row in c.run(_JOB_LOG, {"wanted": job_id}))
     return [
         Transition(
             **{

@@ -52,12 +52,16 @@ class OwnerLock:
         self._descriptor = descriptor
         self.held = True
 
-    def close(self) -> None:
-        """Remove the file and let go; the jobs of this owner must be back on the board by now. May be called twice."""
+    def close(self, *, remove: bool = True) -> None:
+        """Let go, and remove the file if the jobs of this owner are back on the board; a file that stays says at once that it is dead.
+
+        May be called twice.
+        """
         if self._descriptor is None or self.path is None:
             return
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        if remove:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
         os.close(self._descriptor)
         self._descriptor = None
         self.held = False

@@ -147,6 +147,11 @@ SELECT epoch, seq, step, text, at FROM llm_job_chunks
 SELECT llm_jobs.type, llm_jobs.state, count(*) AS count_1
 FROM llm_jobs GROUP BY llm_jobs.type, llm_jobs.state
 """,
+    "host_store.JOB_LOG": """
+SELECT llm_job_transitions.id, llm_job_transitions.job_id, llm_job_transitions.from_state, llm_job_transitions.to_state, llm_job_transitions.at, llm_job_transitions.epoch, llm_job_transitions.attempt, llm_job_transitions.actor, llm_job_transitions.reason
+FROM llm_job_transitions
+WHERE llm_job_transitions.job_id = :wanted ORDER BY llm_job_transitions.id
+""",
     "host_store.LAST_ID": """
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'llm_jobs'), 0)
 """,
@@ -167,11 +172,6 @@ UPDATE llm_jobs SET state='waiting', start_by=NULL, lease_epoch=(llm_jobs.lease_
 SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs
 WHERE llm_jobs.id = :job_id
-""",
-    "host_store.TRANSITIONS": """
-SELECT llm_job_transitions.id, llm_job_transitions.job_id, llm_job_transitions.from_state, llm_job_transitions.to_state, llm_job_transitions.at, llm_job_transitions.epoch, llm_job_transitions.attempt, llm_job_transitions.actor, llm_job_transitions.reason
-FROM llm_job_transitions
-WHERE llm_job_transitions.job_id = :wanted ORDER BY llm_job_transitions.id
 """,
     "host_store.USAGE": """
 SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),

@@ -411,7 +411,7 @@ class JobRunnerActor(Actor):
         work.numbers += 1
         request = booking.request_of(effect, where)
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-        call = work.calls[ref] = _Call(ref, effect, answer, where, request, booking.charge_of(request))
+        call = work.calls[ref] = _Call(ref, effect, answer, where, request, booking.charge_of(request, where))
         self._reserve(call)
 
     def _show(self, work: _Work, progress: ShowProgress) -> None:
@@ -507,7 +507,9 @@ class JobRunnerActor(Actor):
         self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=tuple(merged)))
 
     def _on_finished(self, work: _Work, call: _Call, completion: Completion) -> None:
-        self.tell(limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion))
+        self.tell(
+            limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
+        )
         self._flush_text(work)
         self._book(call, booking.completed(completion, call.route), lambda: call.answer.give(completion))
 

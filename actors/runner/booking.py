@@ -40,9 +40,14 @@ def request_of(effect: CallModel, route: Route) -> Request:
     )
 
 
-def charge_of(request: Request) -> Charge:
-    """What to reserve: the estimated input and the most that may come out."""
-    return Charge(estimate_input_tokens(request) + (request.max_output or ASSUMED_OUTPUT))
+def charge_of(request: Request, route: Route) -> Charge:
+    """What to reserve, by the provider's own formula where it is known.
+
+    OpenAI charges the larger of the output limit and its estimate of the input when it admits a request; the others charge what is read
+    and what is written, of which the most is reserved.
+    """
+    tokens_in, tokens_out = estimate_input_tokens(request), request.max_output or ASSUMED_OUTPUT
+    return Charge(max(tokens_in, tokens_out) if route.charges_on_admission else tokens_in + tokens_out)
 
 
 def intent_of(effect: CallModel, request: Request, route: Route, charge: Charge) -> CallIntent:
@@ -91,9 +96,12 @@ def failed(error: CallError) -> CallOutcome:
     )
 
 
-def settle_completed(call: CallRef, completion: Completion) -> SettleCall:
-    """What an answered call really took."""
-    return SettleCall(call=call, tokens=completion.usage.total if completion.usage else None)
+def settle_completed(call: CallRef, completion: Completion, charge: Charge, route: Route) -> SettleCall:
+    """What an answered call really took. A provider that charges on admission gives nothing back."""
+    used = completion.usage.total if completion.usage else None
+    if used is not None and route.charges_on_admission:
+        used = max(used, charge.tokens)
+    return SettleCall(call=call, tokens=used)
 
 
 def settle_failed(call: CallRef, error: CallError) -> SettleCall:

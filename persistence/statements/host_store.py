@@ -93,7 +93,7 @@ RETRY = (
     )
 )
 
-TRANSITIONS = (
+JOB_LOG = (
     select(*(transitions.c[field.name] for field in fields(Transition)))
     .where(transitions.c.job_id == bindparam("wanted"))
     .order_by(transitions.c.id)
