@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from .lifecycle import FIRST_STATES, TRANSITIONS, JobState
+from .lifecycle import FIRST_STATES, TERMINAL_STATES, TRANSITIONS, JobState
 
 metadata = MetaData()
 
@@ -62,11 +62,32 @@ jobs = Table(
     Column("type", Text, nullable=False),
     Column("queue", Text, nullable=False, server_default="default"),
     Column("model", Text),
-    # What claims are planned by: all jobs of one lane are alike to the dispatcher. '|' is refused in queue and type.
-    Column("lane", Text, Computed("queue || '|' || type || '|' || coalesce(model, '')", persisted=False)),
+    # The capabilities a runner needs, sorted and separated by commas; and the key that jobs share a concurrency limit and fair turns by.
+    Column("requires", Text),
+    Column("group_key", Text),
+    Column("group_limit", Integer),
+    # What claims are planned by: all jobs of one lane are alike to the dispatcher. '|' is refused in all parts but the last.
+    Column(
+        "lane",
+        Text,
+        Computed(
+            "queue || '|' || type || '|' || coalesce(model, '') || '|' || coalesce(requires, '') || '|' || coalesce(group_key, '')",
+            persisted=False,
+        ),
+    ),
     Column("tag", Text),
+    # One live job at a time; see also `key`, which is for ever.
+    Column("unique_key", Text),
+    # Who created it while running, and what it waits on: how many edges are still open, and how many must be met (NULL: all).
+    Column("parent_id", Integer, ForeignKey("llm_jobs.id", ondelete="SET NULL")),
+    Column("pending", Integer, nullable=False, server_default="0"),
+    Column("quorum", Integer),
+    Column("conversation_id", Integer, ForeignKey("llm_conversations.id", ondelete="SET NULL")),
     Column("state", Text, nullable=False, server_default="waiting"),
     Column("priority", Integer, nullable=False, server_default="0"),
+    # What ageing has added so far; claims go by the sum.
+    Column("boost", Integer, nullable=False, server_default="0"),
+    Column("rank", Integer, Computed("priority + boost", persisted=False)),
     Column("run_at", Integer),
     Column("start_by", Integer),
     Column("lease_epoch", Integer, nullable=False, server_default="0"),
@@ -91,6 +112,15 @@ jobs = Table(
     CheckConstraint(_any("state", JobState), name="state_known"),
     CheckConstraint("length(type) BETWEEN 1 AND 100 AND instr(type, '|') = 0", name="type_name"),
     CheckConstraint("length(queue) BETWEEN 1 AND 100 AND instr(queue, '|') = 0", name="queue_name"),
+    CheckConstraint("model IS NULL OR instr(model, '|') = 0", name="model_name"),
+    CheckConstraint(
+        "requires IS NULL OR (length(requires) BETWEEN 1 AND 200 AND instr(requires, '|') = 0)", name="requires_names"
+    ),
+    CheckConstraint("group_key IS NULL OR length(group_key) BETWEEN 1 AND 200", name="group_key_length"),
+    CheckConstraint("group_limit IS NULL OR (group_key IS NOT NULL AND group_limit >= 1)", name="group_limit_positive"),
+    CheckConstraint("unique_key IS NULL OR length(unique_key) BETWEEN 1 AND 200", name="unique_key_length"),
+    CheckConstraint("pending >= 0 AND (quorum IS NULL OR quorum >= 1)", name="pending_positive"),
+    CheckConstraint("boost BETWEEN 0 AND 1000000000", name="boost_range"),
     CheckConstraint("priority BETWEEN -1000000000 AND 1000000000", name="priority_range"),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_range"),
     CheckConstraint("max_attempts BETWEEN 1 AND 1000", name="max_attempts_range"),
@@ -103,7 +133,7 @@ jobs = Table(
 )
 
 Index("llm_jobs_key", jobs.c.key, unique=True, sqlite_where=text("key IS NOT NULL"))
-Index("llm_jobs_waiting", jobs.c.lane, jobs.c.priority.desc(), jobs.c.id, sqlite_where=text("state = 'waiting'"))
+Index("llm_jobs_waiting", jobs.c.lane, jobs.c.rank.desc(), jobs.c.id, sqlite_where=text("state = 'waiting'"))
 Index("llm_jobs_delayed", jobs.c.run_at, sqlite_where=text("state = 'delayed'"))
 Index("llm_jobs_active", jobs.c.lease_owner, jobs.c.lease_until, sqlite_where=text("state = 'active'"))
 Index("llm_jobs_start_by", jobs.c.start_by, sqlite_where=text("state = 'waiting' AND start_by IS NOT NULL"))
@@ -111,6 +141,14 @@ Index("llm_jobs_held", jobs.c.held_until, sqlite_where=text("state = 'waiting' A
 # The few that were in flight when a process died: they are claimed one at a time, so they are looked up apart.
 Index("llm_jobs_suspect", jobs.c.losses, sqlite_where=text("state = 'waiting' AND losses > 0"))
 Index("llm_jobs_tag", jobs.c.tag, jobs.c.state, sqlite_where=text("tag IS NOT NULL"))
+_LIVE = _any("state", (state for state in JobState if state not in TERMINAL_STATES))
+Index("llm_jobs_unique", jobs.c.unique_key, unique=True, sqlite_where=text(f"unique_key IS NOT NULL AND {_LIVE}"))
+Index("llm_jobs_throttle", jobs.c.unique_key, jobs.c.id, sqlite_where=text("unique_key IS NOT NULL"))
+Index("llm_jobs_group", jobs.c.group_key, sqlite_where=text("state = 'active' AND group_key IS NOT NULL"))
+Index("llm_jobs_parent", jobs.c.parent_id, sqlite_where=text("parent_id IS NOT NULL"))
+Index("llm_jobs_conversation", jobs.c.conversation_id, jobs.c.id, sqlite_where=text("conversation_id IS NOT NULL"))
+Index("llm_jobs_ended", jobs.c.finished_at, sqlite_where=text("finished_at IS NOT NULL"))
+Index("llm_jobs_parked", jobs.c.id, sqlite_where=text("state = 'waiting_children'"))
 Index("llm_jobs_failed", jobs.c.id, sqlite_where=text("state = 'failed'"))
 
 job_data = Table(
@@ -226,6 +264,118 @@ limit_holds = Table(
 )
 
 
+# `job_id` waits on `depends_on`. `step` names the handler's step that created the edge (children), '' for one made when the job was added.
+# open: undecided. met: it counts as done (completed, or its failure is ignored or taken as an answer). failed: its failure counts. moot: the
+# quorum was reached, or became out of reach, without it.
+edges = Table(
+    "llm_job_edges",
+    metadata,
+    _job_id(),
+    Column("depends_on", Integer, ForeignKey("llm_jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("step", Text, nullable=False, server_default=""),
+    Column(
+        "policy",
+        Text,
+        CheckConstraint(_any("policy", ("fail", "ignore", "continue")), name="edge_policy"),
+        nullable=False,
+        server_default="fail",
+    ),
+    Column(
+        "state",
+        Text,
+        CheckConstraint(_any("state", ("open", "met", "failed", "moot")), name="edge_state"),
+        nullable=False,
+        server_default="open",
+    ),
+    PrimaryKeyConstraint("job_id", "depends_on"),
+    CheckConstraint("job_id <> depends_on", name="edge_not_to_itself"),
+    sqlite_with_rowid=False,
+)
+Index("llm_job_edges_open", edges.c.depends_on, sqlite_where=text("state = 'open'"))
+
+queues = Table(
+    "llm_queues",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("paused_at", Integer),
+)
+
+# Kept by triggers, so that counting a million jobs is reading a handful of rows.
+job_counts = Table(
+    "llm_job_counts",
+    metadata,
+    Column("queue", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("jobs", Integer, CheckConstraint("jobs >= 0", name="jobs_positive"), nullable=False),
+    PrimaryKeyConstraint("queue", "type", "state"),
+    sqlite_with_rowid=False,
+)
+
+# What a schedule adds is a job with the key `schedule:NAME:FIRE_AT`, so that one occurrence is one job whatever the clock does.
+schedules = Table(
+    "llm_schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("cron", Text),
+    Column(
+        "every_ms", Integer, CheckConstraint("every_ms IS NULL OR every_ms >= 1000", name="every_at_least_a_second")
+    ),
+    Column("timezone", Text, nullable=False, server_default="UTC"),
+    Column("job", Text, CheckConstraint("json_valid(job)", name="job_json"), nullable=False),
+    Column("next_at", Integer, nullable=False),
+    Column("last_at", Integer),
+    Column("paused_at", Integer),
+    Column("created_at", Integer, nullable=False, server_default=_NOW),
+    CheckConstraint("(cron IS NULL) <> (every_ms IS NULL)", name="cron_or_every"),
+)
+Index("llm_schedules_due", schedules.c.next_at, sqlite_where=text("paused_at IS NULL"))
+
+conversations = Table(
+    "llm_conversations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    # The newest message of its log; a fork begins with somebody else's.
+    Column("head_id", Integer),
+    Column(
+        "settings",
+        Text,
+        CheckConstraint("json_valid(settings)", name="settings_json"),
+        nullable=False,
+        server_default="{}",
+    ),
+    Column("created_at", Integer, nullable=False, server_default=_NOW),
+    sqlite_autoincrement=True,
+)
+
+# Append-only and linked to the message before: a fork shares its past. Written only by the transaction that completes the turn's job.
+messages = Table(
+    "llm_messages",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("conversation_id", Integer, ForeignKey("llm_conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("parent_id", Integer),
+    Column("turn", Integer, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("content", Text, CheckConstraint("json_valid(content)", name="content_json"), nullable=False),
+    Column("tokens", Integer),
+    Column("job_id", Integer),
+    Column("at", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("llm_messages_conversation", messages.c.conversation_id, messages.c.id)
+
+
+def _count(row: str, by: int) -> str:
+    return (
+        f"INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES ({row}.queue, {row}.type, {row}.state, {by}) "
+        f"ON CONFLICT DO UPDATE SET jobs = jobs + {by}"
+        if by > 0
+        else f"UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = {row}.queue AND type = {row}.type AND state = {row}.state"
+    )
+
+
 def trigger_statements() -> list[str]:
     """The SQLite triggers over `llm_jobs`, generated from the lifecycle table; run after the tables exist.
 
@@ -247,6 +397,11 @@ def trigger_statements() -> list[str]:
         """CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
         AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
         BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END""",
+        f"""CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs BEGIN {_count("NEW", 1)}; END""",
+        f"""CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
+        WHEN OLD.state <> NEW.state OR OLD.queue <> NEW.queue OR OLD.type <> NEW.type
+        BEGIN {_count("OLD", -1)}; {_count("NEW", 1)}; END""",
+        f"""CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN {_count("OLD", -1)}; END""",
         """CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END""",
     ]
