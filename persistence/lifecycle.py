@@ -4,7 +4,10 @@
               ▲  ▲               │ ├────▶ failed
               │  └──release──────┤ └────▶ cancelled
               └──due── delayed ◀─┤
-                                 └────▶ waiting_children ──▶ waiting
+                          │      └────▶ waiting_children ──▶ waiting
+                          └──due, but waits on others──▲
+
+A failed or cancelled job that a person sends back goes to waiting, or to waiting_children if something it waits on is live.
 
 This table is the single source: the database's triggers are generated from it (`persistence.schema`), the store's functions follow it,
 and the tests enumerate it. It has no I/O.
@@ -36,7 +39,9 @@ TERMINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCE
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
         JobState.WAITING: frozenset({JobState.ACTIVE, JobState.DELAYED, JobState.FAILED, JobState.CANCELLED}),
-        JobState.DELAYED: frozenset({JobState.WAITING, JobState.FAILED, JobState.CANCELLED}),
+        JobState.DELAYED: frozenset(
+            {JobState.WAITING, JobState.WAITING_CHILDREN, JobState.FAILED, JobState.CANCELLED}
+        ),
         JobState.WAITING_CHILDREN: frozenset({JobState.WAITING, JobState.FAILED, JobState.CANCELLED}),
         JobState.ACTIVE: frozenset(
             {
@@ -49,8 +54,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
             }
         ),
         JobState.COMPLETED: frozenset(),
-        JobState.FAILED: frozenset({JobState.WAITING}),
-        JobState.CANCELLED: frozenset({JobState.WAITING}),
+        JobState.FAILED: frozenset({JobState.WAITING, JobState.WAITING_CHILDREN}),
+        JobState.CANCELLED: frozenset({JobState.WAITING, JobState.WAITING_CHILDREN}),
     }
 )
 

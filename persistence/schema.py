@@ -266,13 +266,15 @@ limit_holds = Table(
 
 # `job_id` waits on `depends_on`. `step` names the handler's step that created the edge (children), '' for one made when the job was added.
 # open: undecided. met: it counts as done (completed, or its failure is ignored or taken as an answer). failed: its failure counts. moot: the
-# quorum was reached, or became out of reach, without it.
+# quorum was reached, or became out of reach, without it. `name` is what the flow calls the job waited on, `place` its place among the needs.
 edges = Table(
     "llm_job_edges",
     metadata,
     _job_id(),
     Column("depends_on", Integer, ForeignKey("llm_jobs.id", ondelete="CASCADE"), nullable=False),
     Column("step", Text, nullable=False, server_default=""),
+    Column("name", Text),
+    Column("place", Integer, nullable=False, server_default="0"),
     Column(
         "policy",
         Text,
@@ -291,7 +293,8 @@ edges = Table(
     CheckConstraint("job_id <> depends_on", name="edge_not_to_itself"),
     sqlite_with_rowid=False,
 )
-Index("llm_job_edges_open", edges.c.depends_on, sqlite_where=text("state = 'open'"))
+# Not partial: the foreign key needs it as well, or deleting a job would read every edge.
+Index("llm_job_edges_on", edges.c.depends_on, edges.c.state)
 
 queues = Table(
     "llm_queues",

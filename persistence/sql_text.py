@@ -464,6 +464,8 @@ CREATE TABLE llm_job_edges (
 	job_id INTEGER NOT NULL,
 	depends_on INTEGER NOT NULL,
 	step TEXT DEFAULT '' NOT NULL,
+	name TEXT,
+	place INTEGER DEFAULT '0' NOT NULL,
 	policy TEXT DEFAULT 'fail' NOT NULL CONSTRAINT edge_policy CHECK ((policy = 'fail' OR policy = 'ignore' OR policy = 'continue')),
 	state TEXT DEFAULT 'open' NOT NULL CONSTRAINT edge_state CHECK ((state = 'open' OR state = 'met' OR state = 'failed' OR state = 'moot')),
 	PRIMARY KEY (job_id, depends_on),
@@ -582,7 +584,7 @@ CREATE UNIQUE INDEX llm_calls_once ON llm_calls (job_id, step) WHERE state = 'co
 CREATE INDEX llm_calls_open ON llm_calls (job_id) WHERE state = 'open'
 """,
     """
-CREATE INDEX llm_job_edges_open ON llm_job_edges (depends_on) WHERE state = 'open'
+CREATE INDEX llm_job_edges_on ON llm_job_edges (depends_on, state)
 """,
     """
 CREATE INDEX llm_job_transitions_job ON llm_job_transitions (job_id, id)
@@ -595,7 +597,7 @@ CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs
 """,
     """
 CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state
-        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting') WHEN 'cancelled' THEN (NEW.state = 'waiting') ELSE 0 END THEN NEW.state
+        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'cancelled' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') ELSE 0 END THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
         NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END
 """,

@@ -121,4 +121,5 @@ def test_the_least_a_program_must_insert(board):
 
 
 def test_terminal_states_have_no_way_out_but_a_person():
-    assert {state for state in JobState if not TRANSITIONS[state] - {JobState.WAITING}} == TERMINAL_STATES
+    sent_back = {JobState.WAITING, JobState.WAITING_CHILDREN}
+    assert {state for state in JobState if not TRANSITIONS[state] - sent_back} - {JobState.WAITING} == TERMINAL_STATES
