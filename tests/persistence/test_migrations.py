@@ -114,7 +114,7 @@ def test_a_board_of_the_first_release_is_upgraded_with_everything_on_it(url, pat
     with JobQueue(path) as queue:
         assert queue.check() == []
         assert queue.add("chat", key="k").id == 1
-        assert queue.add("chat").id == 901, "an id was given again"
+        assert queue.add("chat").id > 900, "an id was given again"
         queue.cancel(5)
         assert [call.state for call in queue.calls(5)] == ["unknown"], "the triggers are in place"
         assert [t.to_state for t in queue.transitions(5)] == ["waiting", "active", "cancelled"]
