@@ -7,7 +7,8 @@
                           │      └────▶ waiting_children ──▶ waiting
                           └──due, but waits on others──▲
 
-A failed or cancelled job that a person sends back goes to waiting, or to waiting_children if something it waits on is live.
+A failed or cancelled job that a person sends back goes to waiting, or to waiting_children if something it waits on is live. A turn that is
+added to a conversation goes from waiting to waiting_children at once if there is a live turn before it.
 
 This table is the single source: the database's triggers are generated from it (`persistence.schema`), the store's functions follow it,
 and the tests enumerate it. It has no I/O.
@@ -38,10 +39,10 @@ TERMINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCE
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
-        JobState.WAITING: frozenset({JobState.ACTIVE, JobState.DELAYED, JobState.FAILED, JobState.CANCELLED}),
-        JobState.DELAYED: frozenset(
-            {JobState.WAITING, JobState.WAITING_CHILDREN, JobState.FAILED, JobState.CANCELLED}
+        JobState.WAITING: frozenset(
+            {JobState.ACTIVE, JobState.DELAYED, JobState.WAITING_CHILDREN, JobState.FAILED, JobState.CANCELLED}
         ),
+        JobState.DELAYED: frozenset({JobState.WAITING, JobState.WAITING_CHILDREN, JobState.FAILED, JobState.CANCELLED}),
         JobState.WAITING_CHILDREN: frozenset({JobState.WAITING, JobState.FAILED, JobState.CANCELLED}),
         JobState.ACTIVE: frozenset(
             {

@@ -147,6 +147,9 @@ Index("llm_jobs_throttle", jobs.c.unique_key, jobs.c.id, sqlite_where=text("uniq
 Index("llm_jobs_group", jobs.c.group_key, sqlite_where=text("state = 'active' AND group_key IS NOT NULL"))
 Index("llm_jobs_parent", jobs.c.parent_id, sqlite_where=text("parent_id IS NOT NULL"))
 Index("llm_jobs_conversation", jobs.c.conversation_id, jobs.c.id, sqlite_where=text("conversation_id IS NOT NULL"))
+_TURNS = f"conversation_id IS NOT NULL AND {_LIVE}"
+# What a new turn of a conversation queues behind is found among these, not among all it ever had.
+Index("llm_jobs_turns", jobs.c.conversation_id, jobs.c.id, sqlite_where=text(_TURNS))
 Index("llm_jobs_ended", jobs.c.finished_at, sqlite_where=text("finished_at IS NOT NULL"))
 Index("llm_jobs_parked", jobs.c.id, sqlite_where=text("state = 'waiting_children'"))
 Index("llm_jobs_failed", jobs.c.id, sqlite_where=text("state = 'failed'"))
@@ -379,32 +382,82 @@ def _count(row: str, by: int) -> str:
     )
 
 
+# The edge by which a turn of a conversation waits on the turn before it, whatever else it waits on.
+TURN_STEP = "@turn"
+
+
+def _terminal(state: str) -> str:
+    return _any(state, sorted(TERMINAL_STATES))
+
+
+def _queue_up(pending: str) -> str:
+    """Put the turn NEW behind the last live turn of its conversation: the one that no other turn waits on."""
+    return f"""INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+        SELECT NEW.id, tail.id, '{TURN_STEP}', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
+        FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
+            SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND {_TURNS} AND id <> NEW.id AND NOT EXISTS (
+                SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '{TURN_STEP}')
+            ORDER BY id DESC LIMIT 1)
+        WHERE c.id = NEW.conversation_id
+        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+        UPDATE llm_jobs SET pending = {pending}, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
+        reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '{TURN_STEP}')"""
+
+
+def _pass_on(row: str) -> str:
+    """Who waits on a turn that ends before its time waits on what that one waited on; unless its end is to be theirs as well."""
+    before = f"SELECT depends_on FROM llm_job_edges WHERE job_id = {row}.id AND state = 'open' AND step = '{TURN_STEP}'"
+    return f"""UPDATE OR IGNORE llm_job_edges SET depends_on = ({before})
+        WHERE depends_on = {row}.id AND state = 'open' AND step = '{TURN_STEP}' AND policy = 'ignore' AND EXISTS ({before})"""
+
+
 def trigger_statements() -> list[str]:
     """The SQLite triggers over `llm_jobs`, generated from the lifecycle table; run after the tables exist.
 
     All of them are AFTER triggers, which abort a statement just as well and spare SQLite reading every row twice.
+
+    A conversation has one turn that is not behind another (docs/semantics.md). Adding a turn, in whatever language, and sending one back put
+    it behind the last. That is a second move in the same statement, and SQLite does not say in which order triggers run: so one trigger does
+    all that is to be done for such a row, and the triggers of the other rows leave it out.
     """
     legal = " ".join(
         f"WHEN '{before}' THEN {_any('NEW.state', sorted(after))}" for before, after in TRANSITIONS.items() if after
     )
     log = "INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES"
-    return [
-        f"""CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs
-        BEGIN {log} (NEW.id, NULL, CASE WHEN {_any("NEW.state", sorted(FIRST_STATES))} THEN NEW.state
+    log_added = f"""{log} (NEW.id, NULL, CASE WHEN {_any("NEW.state", sorted(FIRST_STATES))} THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
-        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END""",
-        f"""CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state
-        BEGIN {log} (NEW.id, OLD.state, CASE WHEN CASE OLD.state {legal} ELSE 0 END THEN NEW.state
+        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason)"""
+    log_moved = f"""{log} (NEW.id, OLD.state, CASE WHEN CASE OLD.state {legal} ELSE 0 END THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
-        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END""",
+        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason)"""
+    recount = f"""{_count("OLD", -1)}; {_count("NEW", 1)}"""
+    turn_back = f"NEW.conversation_id IS NOT NULL AND {_terminal('OLD.state')} AND NOT {_terminal('NEW.state')}"
+    open_edges = "(SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open')"
+    return [
+        f"""CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
+        BEGIN {log_added}; END""",
+        f"""CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state AND NOT ({turn_back})
+        BEGIN {log_moved}; END""",
         """CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
         AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
         BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END""",
-        f"""CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs BEGIN {_count("NEW", 1)}; END""",
+        f"""CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
+        BEGIN {_count("NEW", 1)}; END""",
         f"""CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
-        WHEN OLD.state <> NEW.state OR OLD.queue <> NEW.queue OR OLD.type <> NEW.type
-        BEGIN {_count("OLD", -1)}; {_count("NEW", 1)}; END""",
+        WHEN (OLD.state <> NEW.state OR OLD.queue <> NEW.queue OR OLD.type <> NEW.type) AND NOT ({turn_back})
+        BEGIN {recount}; END""",
         f"""CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN {_count("OLD", -1)}; END""",
         """CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END""",
+        f"""CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
+        BEGIN {log_added}; {_count("NEW", 1)}; {_queue_up("pending + 1")}; END""",
+        f"""CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN {turn_back}
+        BEGIN {log_moved}; {recount}; {_queue_up(open_edges)}; END""",
+        f"""CREATE TRIGGER llm_turns_left AFTER UPDATE OF state ON llm_jobs
+        WHEN NEW.conversation_id IS NOT NULL AND {_terminal("NEW.state")} AND NOT {_terminal("OLD.state")} BEGIN {_pass_on("NEW")};
+        UPDATE llm_job_edges SET state = 'moot' WHERE job_id = NEW.id AND state = 'open' AND step = '{TURN_STEP}'; END""",
+        f"""CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation_id IS NOT NULL BEGIN {_pass_on("OLD")}; END""",
+        """CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END""",
     ]

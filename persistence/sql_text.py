@@ -563,6 +563,9 @@ CREATE INDEX llm_jobs_tag ON llm_jobs (tag, state) WHERE tag IS NOT NULL
 CREATE INDEX llm_jobs_throttle ON llm_jobs (unique_key, id) WHERE unique_key IS NOT NULL
 """,
     """
+CREATE INDEX llm_jobs_turns ON llm_jobs (conversation_id, id) WHERE conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
+""",
+    """
 CREATE UNIQUE INDEX llm_jobs_unique ON llm_jobs (unique_key) WHERE unique_key IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
 """,
     """
@@ -590,14 +593,14 @@ CREATE INDEX llm_job_edges_on ON llm_job_edges (depends_on, state)
 CREATE INDEX llm_job_transitions_job ON llm_job_transitions (job_id, id)
 """,
     """
-CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs
+CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
         BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, NULL, CASE WHEN (NEW.state = 'delayed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
         NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END
 """,
     """
-CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state
-        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'cancelled' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') ELSE 0 END THEN NEW.state
+CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state AND NOT (NEW.conversation_id IS NOT NULL AND (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') AND NOT (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed'))
+        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting_children') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'cancelled' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') ELSE 0 END THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
         NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); END
 """,
@@ -607,11 +610,12 @@ CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 
         BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END
 """,
     """
-CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs BEGIN INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; END
+CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
+        BEGIN INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; END
 """,
     """
 CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
-        WHEN OLD.state <> NEW.state OR OLD.queue <> NEW.queue OR OLD.type <> NEW.type
+        WHEN (OLD.state <> NEW.state OR OLD.queue <> NEW.queue OR OLD.type <> NEW.type) AND NOT (NEW.conversation_id IS NOT NULL AND (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') AND NOT (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed'))
         BEGIN UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; END
 """,
     """
@@ -620,5 +624,51 @@ CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN UPDATE llm_job_
     """
 CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END
+""",
+    """
+CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
+        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, NULL, CASE WHEN (NEW.state = 'delayed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') THEN NEW.state
+        ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
+        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+        SELECT NEW.id, tail.id, '@turn', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
+        FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
+            SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active') AND id <> NEW.id AND NOT EXISTS (
+                SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
+            ORDER BY id DESC LIMIT 1)
+        WHERE c.id = NEW.conversation_id
+        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+        UPDATE llm_jobs SET pending = pending + 1, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
+        reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'); END
+""",
+    """
+CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.conversation_id IS NOT NULL AND (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') AND NOT (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed')
+        BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting_children') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'cancelled' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') ELSE 0 END THEN NEW.state
+        ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
+        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+        SELECT NEW.id, tail.id, '@turn', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
+        FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
+            SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active') AND id <> NEW.id AND NOT EXISTS (
+                SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
+            ORDER BY id DESC LIMIT 1)
+        WHERE c.id = NEW.conversation_id
+        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+        UPDATE llm_jobs SET pending = (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open'), state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
+        reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'); END
+""",
+    """
+CREATE TRIGGER llm_turns_left AFTER UPDATE OF state ON llm_jobs
+        WHEN NEW.conversation_id IS NOT NULL AND (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed') AND NOT (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') BEGIN UPDATE OR IGNORE llm_job_edges SET depends_on = (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn')
+        WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn' AND policy = 'ignore' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn');
+        UPDATE llm_job_edges SET state = 'moot' WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'; END
+""",
+    """
+CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation_id IS NOT NULL BEGIN UPDATE OR IGNORE llm_job_edges SET depends_on = (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn')
+        WHERE depends_on = OLD.id AND state = 'open' AND step = '@turn' AND policy = 'ignore' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn'); END
+""",
+    """
+CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END
 """,
 )
