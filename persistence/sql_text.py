@@ -1,6 +1,22 @@
 """SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
 
 STATEMENTS: dict[str, str] = {
+    "claims.AGE": """
+WITH RECURSIVE levels(boost) AS (
+        SELECT (SELECT boost FROM llm_jobs WHERE state = 'waiting' AND boost < :most ORDER BY boost DESC LIMIT 1)
+        UNION ALL
+        SELECT (SELECT boost FROM llm_jobs WHERE state = 'waiting' AND boost < levels.boost ORDER BY boost DESC LIMIT 1)
+        FROM levels WHERE levels.boost IS NOT NULL
+    )
+    UPDATE llm_jobs SET updated_at = :now,
+        boost = min(:most, boost + :step * (1 + (:now - updated_at - CASE boost WHEN 0 THEN :after ELSE :every END) / :every))
+    WHERE id IN (
+        SELECT job.id FROM levels CROSS JOIN llm_jobs AS job
+        WHERE job.state = 'waiting' AND job.boost = levels.boost
+            AND job.updated_at <= :now - CASE levels.boost WHEN 0 THEN :after ELSE :every END
+        LIMIT :limit + 0
+    )
+""",
     "claims.BODIES": """
 SELECT llm_job_data.job_id, llm_job_data.data, llm_job_data.options
 FROM llm_job_data
@@ -8,20 +24,52 @@ WHERE llm_job_data.job_id IN (SELECT anon_1.value
 FROM json_each(:ids) AS anon_1)
 """,
     "claims.CLAIM": """
-UPDATE llm_jobs SET state='active', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=:owner, lease_until=:lease_until, alone=0, attempt=(llm_jobs.attempt + 1), held_by=NULL, held_until=NULL, progress=0, progress_message=NULL, updated_at=:now, started_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id IN (SELECT ranked.id
-FROM (SELECT job.id AS id, job.priority AS priority, lane.value AS quota, row_number() OVER (PARTITION BY lane."key" ORDER BY job.priority DESC, job.id) AS place
-FROM json_each(:quotas) AS lane LEFT OUTER JOIN llm_jobs AS job ON job.id IN (SELECT mine.id
-FROM llm_jobs AS mine
-WHERE mine.state = 'waiting' AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.lane = lane."key" AND mine.losses < :suspect_after ORDER BY mine.priority DESC, mine.id
- LIMIT :slots + 0 OFFSET 0)) AS ranked
-WHERE ranked.place <= ranked.quota ORDER BY ranked.priority DESC, ranked.id
- LIMIT :slots + 0 OFFSET 0) RETURNING id, lease_epoch, type, queue, model, priority, attempt, failures, losses, max_attempts
+UPDATE llm_jobs SET state='active', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=:owner, lease_until=:lease_until, alone=0, attempt=(llm_jobs.attempt + 1), held_by=NULL, held_until=NULL, progress=0, progress_message=NULL, updated_at=:now, started_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id IN (
+    WITH RECURSIVE spread(lane, quota, shared, part) AS (
+        SELECT wanted.key, json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'),
+            (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane >= wanted.key || '|' AND lane < wanted.key || '}' ORDER BY lane LIMIT 1)
+        FROM json_each(:quotas) AS wanted
+        WHERE NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = substr(wanted.key, 1, instr(wanted.key, '|') - 1) AND paused_at IS NOT NULL)
+        UNION ALL
+        SELECT spread.lane, quota, shared,
+            (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > spread.part AND lane < spread.lane || '}' ORDER BY lane LIMIT 1)
+        FROM spread WHERE spread.part IS NOT NULL
+    ),
+    heads AS (
+        SELECT spread.part, spread.quota, spread.shared, job.id, job.rank, job.group_limit,
+            (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = job.group_key) AS worked_on,
+            CASE WHEN job.group_key IS NULL THEN 1
+            ELSE (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = job.group_key) + row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) END AS turn
+        FROM spread LEFT JOIN llm_jobs AS job
+            ON job.id = (SELECT mine.id FROM llm_jobs AS mine WHERE mine.state = 'waiting' AND mine.lane = spread.part AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.losses < :suspect_after ORDER BY mine.rank DESC, mine.id LIMIT 1)
+    ),
+    best AS (
+        SELECT part, quota, shared, worked_on FROM (
+            SELECT *, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
+            FROM heads WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
+        ) WHERE place <= :slots
+    ),
+    turned AS (
+        SELECT best.quota, best.shared, job.id, job.rank, job.group_limit, CASE WHEN job.group_key IS NULL THEN 1
+            ELSE best.worked_on + row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) END AS turn
+        FROM best LEFT JOIN llm_jobs AS job
+            ON job.id IN (SELECT mine.id FROM llm_jobs AS mine WHERE mine.state = 'waiting' AND mine.lane = best.part AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.losses < :suspect_after ORDER BY mine.rank DESC, mine.id LIMIT :slots + 0)
+    ),
+    placed AS (
+        SELECT id, rank, turn, quota, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
+        FROM turned WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
+    )
+    SELECT id FROM placed WHERE place <= quota ORDER BY rank DESC, turn, id LIMIT :slots + 0
+    ) RETURNING id, lease_epoch, type, queue, model, priority, rank, requires, group_key, attempt, failures, losses, max_attempts
 """,
     "claims.CLAIM_ALONE": """
-UPDATE llm_jobs SET state='active', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=:owner, lease_until=:lease_until, alone=1, attempt=(llm_jobs.attempt + 1), held_by=NULL, held_until=NULL, progress=0, progress_message=NULL, updated_at=:now, started_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id IN (SELECT mine.id
-FROM llm_jobs AS mine JOIN json_each(:quotas) AS lane ON lane."key" = (mine.lane || '')
-WHERE mine.state = 'waiting' AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.losses > 0 AND mine.losses >= :suspect_after AND lane.value > 0 ORDER BY mine.priority DESC, mine.id
- LIMIT 1 OFFSET 0) RETURNING id, lease_epoch, type, queue, model, priority, attempt, failures, losses, max_attempts
+UPDATE llm_jobs SET state='active', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=:owner, lease_until=:lease_until, alone=1, attempt=(llm_jobs.attempt + 1), held_by=NULL, held_until=NULL, progress=0, progress_message=NULL, updated_at=:now, started_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id IN (
+    SELECT mine.id FROM llm_jobs AS mine JOIN json_each(:quotas) AS wanted ON wanted.key = mine.queue || '|' || mine.type || '|' || coalesce(mine.model, '') || '|' || coalesce(mine.requires, '')
+    WHERE mine.state = 'waiting' AND mine.losses > 0 AND mine.losses >= :suspect_after
+        AND (mine.group_limit IS NULL OR mine.group_limit > (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = mine.group_key))
+        AND NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = mine.queue AND paused_at IS NOT NULL) AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND json_extract(wanted.value, '$[0]') > 0
+    ORDER BY mine.rank DESC, mine.id LIMIT 1
+    ) RETURNING id, lease_epoch, type, queue, model, priority, rank, requires, group_key, attempt, failures, losses, max_attempts
 """,
     "claims.DUE": """
 SELECT min(due) FROM (
@@ -36,21 +84,39 @@ FROM llm_jobs
 WHERE llm_jobs.state = 'waiting' AND llm_jobs.start_by IS NOT NULL AND llm_jobs.start_by <= :now ORDER BY llm_jobs.start_by
  LIMIT :limit + 0 OFFSET 0) RETURNING id
 """,
+    "claims.FREE_LANE": """
+UPDATE llm_jobs SET held_by = NULL, updated_at = :now WHERE id IN (
+        SELECT id FROM (
+            SELECT id, held_by, held_until FROM llm_jobs WHERE state = 'waiting' AND lane >= :lane || '|' AND lane < :lane || '}'
+            ORDER BY lane, rank DESC, id LIMIT 10 * :limit
+        ) WHERE held_until IS NULL AND held_by LIKE 'unroutable:%' LIMIT :limit + 0
+    )
+""",
     "claims.HOLD_LANE": """
-UPDATE llm_jobs SET held_by=:reason, updated_at=:now WHERE llm_jobs.id IN (SELECT llm_jobs.id
-FROM llm_jobs
-WHERE llm_jobs.state = 'waiting' AND llm_jobs.lane = :lane AND llm_jobs.held_by IS NULL
- LIMIT :limit + 0 OFFSET 0)
+UPDATE llm_jobs SET held_by = :reason, updated_at = :now WHERE id IN (
+        SELECT id FROM (
+            SELECT id, held_by FROM llm_jobs WHERE state = 'waiting' AND lane >= :lane || '|' AND lane < :lane || '}'
+            ORDER BY lane, rank DESC, id LIMIT 10 * :limit
+        ) WHERE held_by IS NULL LIMIT :limit + 0
+    )
 """,
     "claims.LANES": """
-WITH RECURSIVE lanes(lane) AS (
-        SELECT (SELECT lane FROM llm_jobs WHERE state = 'waiting' ORDER BY lane LIMIT 1)
+WITH RECURSIVE lanes(lane, queue, type, model, requires, held_by) AS (
+        SELECT queue || '|' || type || '|' || coalesce(model, '') || '|' || coalesce(requires, ''), queue, type, model, requires, held_by
+        FROM llm_jobs WHERE id = (SELECT id FROM llm_jobs WHERE state = 'waiting' ORDER BY lane, rank DESC, id LIMIT 1)
         UNION ALL
-        SELECT (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > lanes.lane ORDER BY lane LIMIT 1)
-        FROM lanes WHERE lanes.lane IS NOT NULL
+        SELECT job.queue || '|' || job.type || '|' || coalesce(job.model, '') || '|' || coalesce(job.requires, ''),
+            job.queue, job.type, job.model, job.requires, job.held_by
+        FROM lanes CROSS JOIN llm_jobs AS job ON job.id = (
+            SELECT id FROM llm_jobs WHERE state = 'waiting' AND lane >= lanes.lane || '}' ORDER BY lane, rank DESC, id LIMIT 1
+        )
     )
-    SELECT lane, (SELECT count(*) FROM (SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = lanes.lane LIMIT :cap + 0))
-    FROM lanes WHERE lane IS NOT NULL
+    SELECT lane, queue, type, model,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane >= lanes.lane || '|' AND lane < lanes.lane || '}' LIMIT :cap + 0
+        )),
+        requires, EXISTS (SELECT 1 FROM llm_queues WHERE name = lanes.queue AND paused_at IS NOT NULL), coalesce(held_by LIKE 'unroutable:%', 0)
+    FROM lanes
 """,
     "claims.LOST": """
 SELECT json_extract(held.value, '$[0]'), json_extract(held.value, '$[1]') FROM json_each(:leases) AS held
@@ -83,23 +149,22 @@ WHERE llm_jobs.state = 'delayed' AND llm_jobs.run_at <= :now ORDER BY llm_jobs.r
 UPDATE llm_jobs SET lease_until=:until WHERE llm_jobs.state = 'active' AND llm_jobs.lease_owner = :owner
 """,
     "claims.SUSPECTS": """
-SELECT 1
-FROM llm_jobs
-WHERE llm_jobs.state = 'waiting' AND llm_jobs.losses > 0 AND llm_jobs.losses >= :suspect_after AND (llm_jobs.held_until IS NULL OR llm_jobs.held_until <= :now) AND (llm_jobs.lane || '') IN (SELECT anon_1.value
-FROM json_each(:lanes) AS anon_1)
- LIMIT 1 OFFSET 0
+SELECT 1 FROM llm_jobs AS mine
+    WHERE mine.state = 'waiting' AND mine.losses > 0 AND mine.losses >= :suspect_after
+        AND (mine.group_limit IS NULL OR mine.group_limit > (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = mine.group_key))
+        AND NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = mine.queue AND paused_at IS NOT NULL) AND (mine.held_until IS NULL OR mine.held_until <= :now) AND mine.queue || '|' || mine.type || '|' || coalesce(mine.model, '') || '|' || coalesce(mine.requires, '') IN (SELECT value FROM json_each(:lanes)) LIMIT 1
 """,
     "host_store.ADD": """
-INSERT INTO llm_jobs ("key", type, queue, model, tag, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
+INSERT INTO llm_jobs ("key", type, queue, model, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
 """,
     "host_store.ADD_AS": """
-INSERT INTO llm_jobs (id, "key", type, queue, model, tag, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :tag, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
+INSERT INTO llm_jobs (id, "key", type, queue, model, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
 """,
     "host_store.ADD_DATA": """
 INSERT INTO llm_job_data (job_id, description, data, options) VALUES (:job_id, :description, :data, :options)
 """,
     "host_store.ADD_ONCE": """
-INSERT INTO llm_jobs ("key", type, queue, model, tag, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
+INSERT INTO llm_jobs ("key", type, queue, model, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
 """,
     "host_store.AHEAD": """
 SELECT count(*) FROM (
@@ -183,6 +248,26 @@ SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(out
            sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
     FROM llm_calls
  JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag
+""",
+    "identity.LIVE": """
+SELECT llm_jobs.id, llm_jobs.state, llm_jobs.lease_epoch
+FROM llm_jobs
+WHERE llm_jobs.unique_key = :unique_key AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
+""",
+    "identity.NEWEST": """
+SELECT llm_jobs.id, llm_jobs.created_at
+FROM llm_jobs
+WHERE llm_jobs.unique_key = :unique_key ORDER BY llm_jobs.id DESC
+ LIMIT 1 OFFSET 0
+""",
+    "identity.PASS_ON": """
+UPDATE llm_jobs SET unique_key=NULL WHERE llm_jobs.unique_key = :held_key AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
+""",
+    "identity.REPLACE": """
+UPDATE llm_jobs SET type=:type, queue=:queue, model=:model, tag=:tag, priority=:priority, run_at=:run_at, start_by=:start_by, max_attempts=:max_attempts, updated_at=:created_at, changed_by='host', reason='debounced' WHERE llm_jobs.id = :job_id
+""",
+    "identity.REPLACE_DATA": """
+UPDATE llm_job_data SET description=:description, data=:data, options=:options WHERE llm_job_data.job_id = :of_job
 """,
     "job_store.BACK": """
 UPDATE llm_jobs SET state='waiting', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=NULL, lease_until=NULL, alone=0, losses=(llm_jobs.losses + :lost), deferrals=(llm_jobs.deferrals + :deferred), held_by=:held_by, held_until=:held_until, updated_at=:now, changed_by=:actor, reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
@@ -670,5 +755,30 @@ CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation
     """
 CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END
+""",
+    """
+CREATE VIEW llm_inbox AS
+        SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
+            job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options
+        FROM llm_jobs AS job JOIN llm_job_data AS body ON body.job_id = job.id
+        LEFT JOIN llm_conversations AS conversation ON conversation.id = job.conversation_id
+""",
+    """
+CREATE TRIGGER llm_inbox_added INSTEAD OF INSERT ON llm_inbox
+        WHEN NOT EXISTS (SELECT 1 FROM llm_jobs WHERE "key" = NEW."key" AND "key" IS NOT NULL)
+        AND NOT EXISTS (SELECT 1 FROM llm_jobs WHERE unique_key = NEW.unique_key AND unique_key IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active'))
+        BEGIN
+        INSERT INTO llm_conversations (name) SELECT NEW.conversation WHERE NEW.conversation IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM llm_conversations WHERE name = NEW.conversation);
+        INSERT INTO llm_jobs (type, model, queue, priority, "key", unique_key, tag, state, run_at, start_by, max_attempts,
+            group_key, group_limit, requires, conversation_id, created_at, updated_at, changed_by)
+        SELECT NEW.type, NEW.model, coalesce(NEW.queue, 'default'), coalesce(NEW.priority, 0), NEW."key", NEW.unique_key, NEW.tag,
+            CASE WHEN NEW.run_at > at THEN 'delayed' ELSE 'waiting' END, CASE WHEN NEW.run_at > at THEN NEW.run_at END, NEW.start_by,
+            coalesce(NEW.max_attempts, 3), NEW.group_key, NEW.group_limit, NEW.requires,
+            (SELECT id FROM llm_conversations WHERE name = NEW.conversation), at, at, 'sql'
+        FROM (SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) AS at);
+        INSERT INTO llm_job_data (job_id, description, data, options)
+        VALUES (last_insert_rowid(), NEW.description, coalesce(NEW.data, '{}'), coalesce(NEW.options, '{}'));
+        END
 """,
 )

@@ -7,11 +7,12 @@ from types import ModuleType
 from sqlalchemy import Executable
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from ..inbox import inbox_statements
 from ..schema import metadata, trigger_statements
-from . import claims, host_store, job_store, ledger
+from . import claims, host_store, identity, job_store, ledger
 from .build import DIALECT, as_text
 
-MODULES: tuple[ModuleType, ...] = (claims, host_store, job_store, ledger)
+MODULES: tuple[ModuleType, ...] = (claims, host_store, identity, job_store, ledger)
 
 _HEAD = '''"""SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
 '''
@@ -42,6 +43,7 @@ def creation() -> list[str]:
             for index in sorted(table.indexes, key=lambda index: str(index.name))
         ),
         *trigger_statements(),
+        *inbox_statements(),
     ]
 
 
