@@ -1,8 +1,9 @@
 """Who works on what: planning by lanes, claiming, leases, and getting back the jobs of the dead.
 
-Each function is one move, called inside the caller's write transaction (`with connection.write():`). All jobs of a lane (queue, type and
-model) are alike to the dispatcher, so that a claim can leave out whole lanes that are paused, held by a limit or beyond this worker's
-abilities without looking at their jobs: its cost does not grow with what is waiting.
+Each function is one move, called inside the caller's write transaction (`with connection.write():`). All jobs of a lane (queue, type,
+model and capabilities) are alike to the dispatcher, so that a claim can leave out whole lanes that are paused, held by a limit or beyond
+this worker's abilities without looking at their jobs: its cost does not grow with what is waiting. Within a lane, jobs that share a group
+stand together, so that a group at its limit is passed over at the cost of one step, and the groups take turns.
 
 A process death implicates every job it had in flight. Such jobs become suspects after `suspect_after` losses: they are claimed one at a
 time, alone, and only a loss while alone convicts one as poison.
@@ -11,7 +12,7 @@ time, alone, and only a loss while alone convicts one as poison.
 import json
 from collections.abc import Callable, Iterable, Mapping
 
-from . import ledger
+from . import flows, ledger
 from .engine import Connection
 from .job_store import take_back
 from .json_text import dumps, loads
@@ -26,6 +27,8 @@ _CLAIM_ALONE = Prepared("claims.CLAIM_ALONE")
 _BODIES = Prepared("claims.BODIES")
 _SUSPECTS = Prepared("claims.SUSPECTS")
 _HOLD_LANE = Prepared("claims.HOLD_LANE")
+_FREE_LANE = Prepared("claims.FREE_LANE")
+_AGE = Prepared("claims.AGE")
 _PROMOTE = Prepared("claims.PROMOTE")
 _EXPIRE = Prepared("claims.EXPIRE")
 _DUE = Prepared("claims.DUE")
@@ -38,11 +41,14 @@ FOREVER = 2**63 - 1
 
 def lanes(c: Connection, *, cap: int = 64) -> list[LaneDepth]:
     """The lanes that have waiting jobs, each with its depth counted up to `cap`. Costs a few index steps per lane, not per job."""
-    found = []
-    for lane, waiting in c.run(_LANES, {"cap": cap}):
-        queue, kind, model = lane.split("|", 2)
-        found.append(LaneDepth(lane, queue, kind, model or None, waiting))
-    return found
+    return [
+        LaneDepth(lane, queue, kind, model, waiting, _names(requires), bool(paused), bool(noted))
+        for lane, queue, kind, model, waiting, requires, paused, noted in c.run(_LANES, {"cap": cap})
+    ]
+
+
+def _names(requires: str | None) -> tuple[str, ...]:
+    return tuple(requires.split(",")) if requires else ()
 
 
 def claim(
@@ -56,15 +62,22 @@ def claim(
     actor: str,
     alone: bool = False,
     suspect_after: int = 2,
+    shared: Mapping[str, str] | None = None,
 ) -> list[ClaimedJob]:
-    """Claim up to `slots` waiting jobs, at most `quotas[lane]` of each lane and none of a lane not named; highest priority first, then oldest.
+    """Claim up to `slots` waiting jobs, at most `quotas[lane]` of each lane and none of a lane not named.
 
-    Jobs that are held, past their `start_by`, or suspects are passed over; with `alone` exactly one suspect is claimed, and nothing else.
+    Lanes with the same value in `shared` have their quota (the same number) together. Highest priority first (with what ageing has added),
+    then by the turns of their groups, then oldest: the first of each group goes before the second of any, and jobs that are being worked
+    on, by any worker, count as turns their group has had. A job without a group is always the first of its own. Of a group no more than
+    its `group_limit` are ever active; where its jobs differ in it, each waits until fewer than its own are.
+
+    Jobs that are held, past their `start_by`, suspects or in a paused queue are passed over; with `alone` exactly one suspect is claimed,
+    and nothing else.
     Each comes with what it needs to start, and with its memo if it was claimed before. Times in epoch milliseconds.
     """
     params = {
         "owner": owner,
-        "quotas": json.dumps(quotas),
+        "quotas": json.dumps({lane: (quota, (shared or {}).get(lane, lane)) for lane, quota in quotas.items()}),
         "lease_until": lease_until,
         "now": now,
         "actor": actor,
@@ -73,13 +86,14 @@ def claim(
     rows = c.run(_CLAIM_ALONE, params) if alone else c.run(_CLAIM, {**params, "slots": slots})
     if not rows:
         return []
-    rows.sort(key=lambda row: (-row[5], row[0]))
+    rows.sort(key=lambda row: (-row[6], row[0]))
     bodies = {
         job_id: (data, options)
         for job_id, data, options in c.run(_BODIES, {"ids": json.dumps([row[0] for row in rows])})
     }
-    again = [row[0] for row in rows if row[6] > 1]
+    again = [row[0] for row in rows if row[9] > 1]
     memos = ledger.memo(c, again) if again else {}
+    inputs = flows.inputs(c, bodies)
     return [
         ClaimedJob(
             lease=Lease(job_id, epoch),
@@ -94,9 +108,12 @@ def claim(
             alone=alone,
             data=loads(bodies[job_id][0]) if job_id in bodies else {},
             options=read_options(bodies[job_id][1]) if job_id in bodies else JobOptions(),
+            requires=_names(requires),
+            group=group,
             memo=memos.get(job_id),
+            waited_on=tuple(inputs.get(job_id, ())),
         )
-        for job_id, epoch, kind, queue, model, priority, attempt, failures, losses, max_attempts in rows
+        for job_id, epoch, kind, queue, model, priority, _, requires, group, attempt, failures, losses, max_attempts in rows
     ]
 
 
@@ -115,7 +132,7 @@ def read_options(stored: str) -> JobOptions:
 def suspects_waiting(c: Connection, *, lanes: Iterable[str], now: int = FOREVER, suspect_after: int = 2) -> bool:
     """Whether jobs wait in these lanes that may only be claimed alone (and are not held beyond `now`).
 
-    A suspect in a lane that nobody here can run now must not keep the others waiting.
+    A suspect that nobody here can run now, because of its lane, its queue or its group's limit, must not keep the others waiting.
     """
     return bool(c.run(_SUSPECTS, {"suspect_after": suspect_after, "now": now, "lanes": json.dumps(list(lanes))}))
 
@@ -123,6 +140,20 @@ def suspects_waiting(c: Connection, *, lanes: Iterable[str], now: int = FOREVER,
 def hold_lane(c: Connection, lane: str, reason: str, now: int, *, limit: int = 1000) -> int:
     """Note on the waiting jobs of a lane why nobody runs them; they stay waiting. Returns how many were noted, `limit` at most."""
     return c.change(_HOLD_LANE, {"lane": lane, "reason": reason, "now": now, "limit": limit})
+
+
+def free_lane(c: Connection, lane: str, now: int, *, limit: int = 1000) -> int:
+    """Take the notes that nobody could run them off the waiting jobs of a lane. Returns how many had one, `limit` at most."""
+    return c.change(_FREE_LANE, {"lane": lane, "now": now, "limit": limit})
+
+
+def age(c: Connection, now: int, *, after: int, step: int, every: int, most: int, limit: int) -> int:
+    """Raise what has waited: by `step` once it has for `after`, and again for every `every` more, up to `most`. `limit` jobs at most.
+
+    Times in milliseconds. Waiting begins anew when a job comes back to waiting; what it was raised by, it keeps. Missed intervals are made up
+    for. Returns how many were raised; with `limit` of them, there may be more.
+    """
+    return c.change(_AGE, {"now": now, "after": after, "step": step, "every": every, "most": most, "limit": limit})
 
 
 def promote_due(c: Connection, now: int, limit: int, *, actor: str = "store") -> int:
@@ -135,6 +166,7 @@ def expire_unstarted(c: Connection, now: int, limit: int, *, actor: str = "store
     expired = c.run(_EXPIRE, {"now": now, "limit": limit, "actor": actor})
     error = dumps({"class": "expired", "message": "not started by its deadline"})
     c.change_many(ledger.STORE_RESULT, [{"job_id": job_id, "result": None, "error": error} for (job_id,) in expired])
+    flows.settle_dependents(c, [job_id for (job_id,) in expired], now, actor)
     return len(expired)
 
 

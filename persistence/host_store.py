@@ -3,15 +3,18 @@
 Functions over a connection, like the worker's, so that `JobQueue` is only about connections, threads and waiting.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from . import flows, identity
 from .engine import Connection
 from .json_text import loads
 from .lifecycle import JobState
 from .model import CallRecord, Chunk, JobRow, Transition, UsageTotals
+from .queues import count_problems
 from .sql import Prepared
 
 _ADD = Prepared("host_store.ADD")
@@ -27,19 +30,27 @@ _RESULT = Prepared("host_store.RESULT")
 _LEASE = Prepared("host_store.LEASE")
 _CANCEL = Prepared("host_store.CANCEL")
 _RETRY = Prepared("host_store.RETRY")
+_REVIEWED = Prepared("host_store.REVIEWED")
+_PROMOTE = Prepared("host_store.PROMOTE")
+_DUPLICATE = Prepared("host_store.DUPLICATE")
+_DUPLICATE_DATA = Prepared("host_store.DUPLICATE_DATA")
+_PARKED = Prepared("host_store.PARKED")
+_DISMISS = Prepared("host_store.DISMISS")
 _JOB_LOG = Prepared("host_store.JOB_LOG")
 _CALLS = Prepared("host_store.CALLS")
 _CHUNKS = Prepared("host_store.CHUNKS")
 _ALL_CHUNKS = Prepared("host_store.ALL_CHUNKS")
-_COUNTS = Prepared("host_store.COUNTS")
 _USAGE = Prepared("host_store.USAGE")
 _USAGE_OF_TAG = Prepared("host_store.USAGE_OF_TAG")
-_AHEAD = Prepared("host_store.AHEAD")
 _STATE_AT = [field.name for field in fields(JobRow)].index("state")
 
 
 def add(c: Connection, row: Mapping[str, Any], data: Mapping[str, Any]) -> int:
-    """Add one job; the id of the one that already has its key, if there is one."""
+    """Add one job; the id of the one that it comes to, if there is one (see `identity`)."""
+    if row["unique_key"] is not None:
+        found = by_key(c, row["key"]) or identity.find(c, row, data)
+        if found is not None:
+            return found
     if row["key"] is None:
         job_id: int = c.run(_ADD, row)[0][0]
     else:
@@ -51,8 +62,25 @@ def add(c: Connection, row: Mapping[str, Any], data: Mapping[str, Any]) -> int:
     return job_id
 
 
+def by_key(c: Connection, key: str | None) -> int | None:
+    """The job with this key, if there is one."""
+    rows = [] if key is None else c.run(_BY_KEY, {"wanted": key})
+    return int(rows[0][0]) if rows else None
+
+
 def add_many(c: Connection, rows: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[int]:
-    """Add many, their ids reserved ahead so that each table takes one statement run many times. Ids in the order given."""
+    """Add many. Ids in the order given."""
+    ids: list[int] = []
+    for alone, group in itertools.groupby(rows, lambda new: new[0]["unique_key"] is not None):
+        if alone:
+            ids += [add(c, row, data) for row, data in group]
+        else:
+            ids += _add_at_once(c, list(group))
+    return ids
+
+
+def _add_at_once(c: Connection, rows: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[int]:
+    """Many whose ids are reserved ahead, so that each table takes one statement run many times."""
     keys = [row["key"] for row, _ in rows if row["key"] is not None]
     known: dict[str, int] = dict(c.run(_BY_KEYS, {"keys": json.dumps(keys)})) if keys else {}
     next_id = c.run(_LAST_ID)[0][0] + 1
@@ -108,20 +136,55 @@ def holder(c: Connection, job_id: int) -> tuple[str | None, int | None]:
     return (rows[0][0], rows[0][1]) if rows else (None, None)
 
 
-def ahead(c: Connection, row: JobRow) -> int:
-    """How many jobs of the same lane are before this one, counted to 1000."""
-    lane = f"{row.queue}|{row.type}|{row.model or ''}"
-    return int(c.run(_AHEAD, {"lane": lane, "priority": row.priority, "job_id": row.id})[0][0])
-
-
 def cancel(c: Connection, job_id: int, reason: str, now: int) -> bool:
     """Cancel a job that has not ended; whoever works on it has lost its lease. False if it had ended."""
-    return c.change(_CANCEL, {"job_id": job_id, "reason": reason, "now": now}) == 1
+    return cancel_all(c, (job_id,), reason, now) == 1
+
+
+def cancel_all(c: Connection, job_ids: Sequence[int], reason: str, now: int) -> int:
+    """Cancel those of these jobs that have not ended, before anyone who waits on one of them is told. Returns how many there were."""
+    cancelled = c.change_many(_CANCEL, [{"job_id": job_id, "reason": reason, "now": now} for job_id in job_ids])
+    if cancelled:
+        flows.abandon(c, job_ids)
+        flows.settle_dependents(c, job_ids, now, "host")
+    return cancelled
 
 
 def retry(c: Connection, job_id: int, reason: str, now: int) -> bool:
-    """Send a failed or cancelled job back to waiting, its counters at zero; what its steps completed stays paid for."""
-    return c.change(_RETRY, {"job_id": job_id, "reason": reason, "now": now}) == 1
+    """Send a failed or cancelled job back to waiting, its counters at zero; what its steps completed stays paid for.
+
+    False if it is neither, or if another live job has taken its place (`unique`).
+    """
+    if c.change(_RETRY, {"job_id": job_id, "reason": reason, "now": now}) != 1:
+        return False
+    c.change(_REVIEWED, {"wanted": job_id})
+    flows.wait_again(c, job_id, now)
+    return True
+
+
+def promote(c: Connection, job_id: int, reason: str, now: int) -> bool:
+    """Let a delayed job run now. False if it is not delayed."""
+    return c.change(_PROMOTE, {"job_id": job_id, "reason": reason, "now": now}) == 1
+
+
+def duplicate(c: Connection, job_id: int, now: int) -> int | None:
+    """Add a job that is to do what this one was to do; None if there is no such job. It has neither its key nor its place in anything."""
+    rows = c.run(_DUPLICATE, {"job_id": job_id, "now": now})
+    if not rows:
+        return None
+    made = int(rows[0][0])
+    c.change(_DUPLICATE_DATA, {"job_id": made, "wanted": job_id})
+    return made
+
+
+def parked(c: Connection, limit: int) -> list[JobRow]:
+    """Jobs that failed because it is not known whether a call of theirs was done, and that nobody has decided on; newest first."""
+    return [_job_row(row) for row in c.run(_PARKED, {"limit": limit})]
+
+
+def dismiss(c: Connection, job_id: int, now: int) -> bool:
+    """A parked job stays failed: somebody has looked. False if it is not parked."""
+    return c.change(_DISMISS, {"wanted": job_id, "now": now}) == 1
 
 
 def transitions_of(c: Connection, job_id: int) -> list[Transition]:
@@ -173,11 +236,6 @@ def listing(c: Connection, limit: int, wanted: Mapping[str, Any]) -> list[JobRow
     return [_job_row(row) for row in c.run(Prepared.of(listing_sql(frozenset(wanted))), {**params, "limit": limit})]
 
 
-def counts(c: Connection) -> list[tuple[str, JobState, int]]:
-    """How many jobs of each type are in each state."""
-    return [(kind, JobState(state), count) for kind, state, count in c.run(_COUNTS)]
-
-
 def usage(c: Connection, tag: str | None) -> UsageTotals:
     """What calls have used, of everything or of the jobs of one tag."""
     row = (c.run(_USAGE) if tag is None else c.run(_USAGE_OF_TAG, {"tag": tag}))[0]
@@ -193,7 +251,7 @@ def problems(c: Connection) -> list[str]:
     ]
     for sentence, sql in _CHECKS:
         found += [sentence.format(*row) for row in c.script(sql)]
-    return found
+    return found + count_problems(c)
 
 
 _CHECKS = (

@@ -5,24 +5,21 @@ Importing this module loads no database library; the first use of a queue does.
 """
 
 import itertools
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidJobError, JobNotFoundError
 from .job import Job
 from .lifecycle import JobState
 from .model import CallRecord, Chunk, JobOptions, JobRow, Transition, UsageTotals
 from .new_job import NewJob, as_new_job, rows_of
+from .queue_control import QueueControl
+from .queue_events import QueueEvents
 
 if TYPE_CHECKING:
     from . import host_store as store
-    from .engine import Connection, Database
+    from .engine import Connection
 else:
 
     class _Store:
@@ -35,19 +32,10 @@ else:
 
     store = _Store()
 
-_KEPT_CONNECTIONS = 8
+_Rows = list[JobRow]  # `list` is a method below
 
 
-_Rows = list[JobRow]
-_Sentences = list[str]  # `list` is a method below
-
-
-def now_ms() -> int:
-    """The wall clock in epoch milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-class JobQueue:
+class JobQueue(QueueControl, QueueEvents):
     """A host's handle on a board. Any thread, any number of threads at once; not across a fork (open one in the child).
 
     `database`: a path, a URL (`sqlite:///path`), or an opened `Database`, which stays the caller's to close. It is opened at the first use, and
@@ -56,34 +44,6 @@ class JobQueue:
 
     `clock` (epoch milliseconds), `sleep` and `monotonic` (seconds) are replaced by tests.
     """
-
-    def __init__(
-        self,
-        database: "str | Path | Database",
-        *,
-        create: bool = True,
-        synchronous: Literal["FULL", "NORMAL"] = "FULL",
-        busy_timeout: float = 30.0,
-        poll_interval: float = 0.02,
-        clock: Callable[[], int] = now_ms,
-        sleep: Callable[[float], object] = time.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.poll_interval = poll_interval
-        self.clock = clock
-        self.sleep = sleep
-        self.monotonic = monotonic
-        self._given = database
-        self._create = create
-        self._synchronous = synchronous
-        self._busy_timeout = busy_timeout
-        self._database: Database | None = None
-        self._owned = False
-        self._closed = False
-        self._idle: list[Connection] = []
-        self._state = threading.Lock()
-        # Threads of one process take turns here rather than by SQLite's retries, which are not fair.
-        self._writing = threading.Lock()
 
     # --- adding
 
@@ -96,17 +56,29 @@ class JobQueue:
         queue: str = "default",
         priority: int | str = 0,
         key: str | None = None,
+        unique: str | None = None,
+        debounce: tuple[str, float] | None = None,
+        throttle: tuple[str, float] | None = None,
         tag: str | None = None,
         description: str | None = None,
         delay: float | None = None,
         run_at: int | None = None,
         start_within: float | None = None,
         max_attempts: int = 3,
+        group: str | None = None,
+        group_limit: int | None = None,
+        requires: Sequence[str] = (),
         options: JobOptions | Mapping[str, Any] | None = None,
+        connection: Any = None,
     ) -> Job:
         """Add a job; it is on disk when this returns. The fields are those of `NewJob`.
 
-        With a `key` that a job already has, that job is returned, whatever its state, and nothing is added or changed.
+        With a `key` that a job already has, that job is returned, whatever its state, and nothing is added or changed. So it is with `unique`
+        while that job is live, and with `throttle` within its time; `debounce` changes a job that still waits for its time.
+
+        `connection`: the host's own, on the same database file (SQLAlchemy's, or the driver's). The job is then part of the host's
+        transaction: it exists for others when that commits, and never was if it rolls back. Nothing is retried in it.
+
         Raises InvalidJobError, which names the field.
         """
         job = NewJob(
@@ -116,24 +88,40 @@ class JobQueue:
             queue=queue,
             priority=priority,
             key=key,
+            unique=unique,
+            debounce=debounce,
+            throttle=throttle,
             tag=tag,
             description=description,
             delay=delay,
             run_at=run_at,
             start_within=start_within,
             max_attempts=max_attempts,
+            group=group,
+            group_limit=group_limit,
+            requires=requires,
             options=options,
         )
         row, body = rows_of(job, self.clock())
-        with self._writer() as connection:
-            return Job(self, store.add(connection, row, body))
+        with self._writer_in(connection) as c:
+            return Job(self, store.add(c, row, body))
 
-    def add_many(self, jobs: Iterable[NewJob | Mapping[str, Any]], *, chunk: int = 1000) -> list[int]:
-        """Add many jobs, each a `NewJob` or a mapping of its fields; their ids in the order given. Keys mean what they do in `add`.
+    def add_many(
+        self,
+        jobs: Iterable[NewJob | Mapping[str, Any]],
+        *,
+        chunk: int = 1000,
+        progress: Callable[[int, int | None], object] | None = None,
+        connection: Any = None,
+    ) -> list[int]:
+        """Add many jobs, each a `NewJob` or a mapping of its fields; their ids in the order given. Keys and names mean what they do in `add`.
 
         Every `chunk` of them is one short transaction: if a job is refused (InvalidJobError, its field told as `jobs[7].data`), the chunks
-        before it have been added.
+        before it have been added. With a `connection` all of them are part of the host's transaction, as in `add`.
+
+        `progress(done, total)` is called after each chunk; the total is None if `jobs` does not know its length.
         """
+        total = len(jobs) if isinstance(jobs, Sized) else None
         ids: list[int] = []
         remaining = iter(jobs)
         while batch := list(itertools.islice(remaining, chunk)):
@@ -144,8 +132,10 @@ class JobQueue:
                     rows.append(rows_of(as_new_job(given), now))
                 except InvalidJobError as error:
                     raise InvalidJobError(f"jobs[{place}].{error.field}", error.problem) from error
-            with self._writer() as connection:
-                ids += store.add_many(connection, rows)
+            with self._writer_in(connection) as c:
+                ids += store.add_many(c, rows)
+            if progress is not None:
+                progress(len(ids), total)
         return ids
 
     # --- moving
@@ -155,8 +145,39 @@ class JobQueue:
         return self._move(job_id, store.cancel, reason or "cancelled by the host")
 
     def retry(self, job_id: int, reason: str | None = None) -> bool:
-        """Send a failed or cancelled job back to waiting with its counters at zero; False if it is neither. Raises JobNotFoundError."""
+        """Send a failed or cancelled job back to waiting with its counters at zero. Raises JobNotFoundError.
+
+        What its steps completed is not paid for again; a call whose outcome is unknown may now be made again. False if it is neither failed
+        nor cancelled, or if a live job has its `unique` name.
+        """
         return self._move(job_id, store.retry, reason or "sent back by the host")
+
+    def promote(self, job_id: int, reason: str | None = None) -> bool:
+        """Let a delayed job run now; False if it is not delayed. Raises JobNotFoundError."""
+        return self._move(job_id, store.promote, reason or "promoted by the host")
+
+    def duplicate(self, job_id: int) -> Job:
+        """Add a job that is to do what this one was to do, now. It has neither its key nor its name, and is in no flow or conversation.
+
+        Raises JobNotFoundError.
+        """
+        with self._writer() as connection:
+            made = store.duplicate(connection, job_id, self.clock())
+        if made is None:
+            raise JobNotFoundError(f"there is no job {job_id} on {self.name}")
+        return Job(self, made)
+
+    def parked(self, limit: int = 100) -> _Rows:
+        """Jobs that failed because nobody knows whether a call of theirs was done (`on_unknown = "park"`), newest first.
+
+        Each waits for a person: `retry` makes the call again, at the risk of paying twice; `dismiss` leaves the job failed.
+        """
+        with self._reader() as connection:
+            return store.parked(connection, limit)
+
+    def dismiss(self, job_id: int) -> bool:
+        """Leave a parked job failed, so that `parked` does not name it any more; False if it is not parked. Raises JobNotFoundError."""
+        return self._move(job_id, lambda c, wanted, _, now: store.dismiss(c, wanted, now), "")
 
     def _move(self, job_id: int, move: "Callable[[Connection, int, str, int], bool]", reason: str) -> bool:
         with self._writer() as connection:
@@ -232,23 +253,6 @@ class JobQueue:
                 connection, limit, {name: value for name, value in wanted.items() if value is not None}
             )
 
-    def counts(self) -> dict[JobState, int]:
-        """How many jobs are in each state, every state named."""
-        totals = dict.fromkeys(JobState, 0)
-        for by_state in self.counts_by_type().values():
-            for state, count in by_state.items():
-                totals[state] += count
-        return totals
-
-    def counts_by_type(self) -> dict[str, dict[JobState, int]]:
-        """How many jobs of each type are in each state, every state named."""
-        with self._reader() as connection:
-            found = store.counts(connection)
-        counts: dict[str, dict[JobState, int]] = {}
-        for kind, state, count in found:
-            counts.setdefault(kind, dict.fromkeys(JobState, 0))[state] = count
-        return counts
-
     def usage(self, tag: str | None = None) -> UsageTotals:
         """What all calls, or those of the jobs with this tag, have used."""
         with self._reader() as connection:
@@ -261,13 +265,11 @@ class JobQueue:
         match row.state:
             case JobState.WAITING if row.held_until is not None and row.held_until > self.clock():
                 return f"held by {row.held_by or 'a limit'} until {_when(row.held_until)}{reason}"
-            case JobState.WAITING if row.held_by is not None and row.held_until is None:
-                return f"no worker takes it: {row.held_by}"
             case JobState.WAITING:
+                from .queues import why_waiting
+
                 with self._reader() as connection:
-                    ahead = store.ahead(connection, row)
-                suspect = f"; it was in flight when workers died ({row.losses} times)" if row.losses else ""
-                return f"waiting for a free runner, {ahead}{' or more' if ahead >= 1000 else ''} like it ahead{suspect}"
+                    return why_waiting(connection, row)
             case JobState.DELAYED:
                 return f"not before {_when(row.run_at)}{reason}"
             case JobState.ACTIVE:
@@ -276,83 +278,6 @@ class JobQueue:
                 return f"being worked on by {owner} since {_when(row.started_at)}, attempt {row.attempt}, lease until {_when(until)}"
             case _:
                 return f"{row.state}{reason}"
-
-    def check(self) -> _Sentences:
-        """What is wrong with the database, in sentences; empty if it is sound. Reads all of it: minutes on a large one."""
-        with self._reader() as connection:
-            return store.problems(connection)
-
-    def change_mark(self) -> object:
-        """A value that is equal to an earlier one only if nothing was committed in between. None: nothing can be said."""
-        with self._reader() as connection:
-            if connection.database.path is None:
-                return None  # a single connection, whose own commits do not show
-            return connection, connection.data_version(), connection.commits
-
-    # --- connections
-
-    @property
-    def name(self) -> str:
-        """The database, as errors call it."""
-        return self._opened().name
-
-    def _opened(self) -> "Database":
-        with self._state:
-            if self._closed:
-                raise RuntimeError("this JobQueue is closed")
-            if self._database is None:
-                if isinstance(self._given, str | Path):
-                    from .engine import open_database
-
-                    text = str(self._given)
-                    url = text if "://" in text else f"sqlite:///{text}"
-                    self._database = open_database(
-                        url, create=self._create, synchronous=self._synchronous, busy_timeout=self._busy_timeout
-                    )
-                    self._owned = True
-                else:
-                    self._database = self._given
-            return self._database
-
-    @contextmanager
-    def _reader(self) -> "Iterator[Connection]":
-        database = self._opened()
-        with self._state:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = database.connect()
-        try:
-            yield connection
-        finally:
-            with self._state:
-                keep = not self._closed and len(self._idle) < _KEPT_CONNECTIONS
-                if keep:
-                    self._idle.append(connection)
-            if not keep:
-                connection.close()
-
-    @contextmanager
-    def _writer(self) -> "Iterator[Connection]":
-        with self._reader() as connection, self._writing, connection.write():
-            yield connection
-
-    def close(self) -> None:
-        """Let go of the database. A thread that is still in a call finishes it first. May be called twice."""
-        with self._state:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-        if self._owned and self._database is not None:
-            self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _when(at: int | None) -> str:

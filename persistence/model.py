@@ -9,6 +9,11 @@ USAGE_COLUMNS = ("input_uncached", "cache_read", "cache_write", "output_visible"
 """The disjoint buckets of a call's usage, as columns of `llm_calls`."""
 
 
+def lane_name(queue: str, kind: str, model: str | None, requires: tuple[str, ...] = ()) -> str:
+    """What jobs of one queue, type, model and set of capabilities (sorted) have in common: what claims are planned by."""
+    return f"{queue}|{kind}|{model or ''}|{','.join(requires)}"
+
+
 class Lease(NamedTuple):
     """The right to work on a job, and the only way to write to it: void as soon as the job's epoch has moved on."""
 
@@ -31,6 +36,29 @@ class JobOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobInput:
+    """What a job waited on, as it is given to it. `name` is what the flow calls it, `step` the step that created it ('' for a need).
+
+    `counted` is False where it failed under the policy `fail`, or the quorum was reached without it (a late result is left out then, so that
+    every attempt sees the same). `result` is None unless it completed; `error` is what is stored of its failure.
+    """
+
+    job_id: int
+    name: str | None
+    step: str
+    policy: str
+    counted: bool
+    state: JobState
+    result: Any = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it completed and counts, so that `result` is its result."""
+        return self.counted and self.state == JobState.COMPLETED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedJob:
     """A job as its runner gets it, with everything it needs to start."""
 
@@ -46,12 +74,29 @@ class ClaimedJob:
     alone: bool
     data: Any
     options: JobOptions
+    requires: tuple[str, ...] = ()
+    group: str | None = None
     memo: "Memo | None" = None
+    waited_on: tuple[JobInput, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[JobInput, ...]:
+        """What it was added to wait on, in the order of its needs."""
+        return tuple(given for given in self.waited_on if not given.step)
+
+    def outcomes(self, step: str) -> list[JobInput]:
+        """What became of the children that this step created, in their order."""
+        return [given for given in self.waited_on if given.step == step]
 
     @property
     def id(self) -> int:
         """The job's id."""
         return self.lease.job_id
+
+    @property
+    def lane(self) -> str:
+        """The lane it was claimed from, as in `LaneDepth`."""
+        return lane_name(self.queue, self.type, self.model, self.requires)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +188,10 @@ class JobRow:
     tag: str | None
     state: JobState
     priority: int
+    boost: int
+    requires: str | None
+    group_key: str | None
+    group_limit: int | None
     run_at: int | None
     start_by: int | None
     lease_epoch: int
@@ -212,9 +261,10 @@ class UsageTotals(NamedTuple):
 
 
 class LaneDepth(NamedTuple):
-    """Waiting jobs that are alike to the dispatcher. `model` is None for jobs that name none.
+    """Waiting jobs that are alike to the dispatcher: same queue, type, model (None: they name none) and capabilities.
 
-    `waiting` counts them up to the cap of the look (`claims.lanes`), the held ones included.
+    `waiting` counts them up to the cap of the look (`claims.lanes`), the held ones included. `noted`: the first of them carries a note that
+    nobody could run it.
     """
 
     lane: str
@@ -222,6 +272,17 @@ class LaneDepth(NamedTuple):
     type: str
     model: str | None
     waiting: int
+    requires: tuple[str, ...] = ()
+    paused: bool = False
+    noted: bool = False
+
+
+class QueueStatus(NamedTuple):
+    """A queue: how many of its jobs are in each state, and since when it is paused (epoch milliseconds, None: it is not)."""
+
+    name: str
+    paused_at: int | None
+    jobs: dict[JobState, int]
 
 
 class LimitHold(NamedTuple):

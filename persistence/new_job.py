@@ -5,7 +5,7 @@ the host's to find. Only what JSON can give back exactly is taken: no NaN, no ke
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -31,8 +31,10 @@ class NewJob:
 
     `data`: JSON-ready (None: an empty object). `model`: an alias or name the worker knows, None: the worker's default. `priority`: higher
     runs first, a number or one of `PRIORITIES`. `key`: at most one job ever has it. `tag`: what usage is grouped by. `delay` in seconds or
-    `run_at` in epoch milliseconds, not both: not before then. `start_within` in seconds, from when it may run: if nobody has started it by
-    then, it fails. `max_attempts`: how many failures end it.
+    `run_at` in epoch milliseconds, not both: not before then. `unique`, `debounce`, `throttle`: see `persistence.identity`; one of them at
+    most. `start_within` in seconds, from when it may run: if nobody has started it by
+    then, it fails. `max_attempts`: how many failures end it. `group`: jobs that share it take turns with other groups, and no more than `group_limit` of
+    them are ever worked on at once. `requires`: the capabilities a runner must have (`tags` in the worker's configuration).
     """
 
     type: str
@@ -41,12 +43,18 @@ class NewJob:
     queue: str = "default"
     priority: int | str = 0
     key: str | None = None
+    unique: str | None = None
+    debounce: tuple[str, float] | None = None
+    throttle: tuple[str, float] | None = None
     tag: str | None = None
     description: str | None = None
     delay: float | None = None
     run_at: int | None = None
     start_within: float | None = None
     max_attempts: int = 3
+    group: str | None = None
+    group_limit: int | None = None
+    requires: Sequence[str] = ()
     options: JobOptions | Mapping[str, Any] | None = None
 
 
@@ -67,13 +75,19 @@ def as_new_job(given: NewJob | Mapping[str, Any]) -> NewJob:
 
 def rows_of(job: NewJob, now: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The rows of `llm_jobs` and `llm_job_data`, without ids. Raises InvalidJobError, which names the field."""
-    run_at = _start_of(job, now)
+    unique_key, window_ms = _identity(job)
+    run_at = now + window_ms if job.debounce is not None else _start_of(job, now)
     due = now if run_at is None else run_at
     row = {
         "key": _text("key", job.key, 200),
+        "unique_key": unique_key,
+        "window_ms": window_ms,
         "type": _name("type", job.type),
         "queue": _name("queue", job.queue),
-        "model": _text("model", job.model, 200),
+        "model": None if job.model is None else _name("model", job.model, 200),
+        "requires": _requires(job.requires),
+        "group_key": _text("group", job.group, 200),
+        "group_limit": _group_limit(job),
         "tag": _text("tag", job.tag, 200),
         "state": _WAITING if run_at is None else _DELAYED,
         "priority": _priority(job.priority),
@@ -85,6 +99,36 @@ def rows_of(job: NewJob, now: int) -> tuple[dict[str, Any], dict[str, Any]]:
     if job.description is not None and not (isinstance(job.description, str) and storable(job.description)):
         raise InvalidJobError("description", "must be text")
     return row, {"description": job.description, "data": _body(job.data), "options": _options(job.options)}
+
+
+DEBOUNCE, THROTTLE = "debounce:", "throttle:"
+"""What the `unique_key` of such a job begins with, so that the three kinds never meet."""
+
+
+def _identity(job: NewJob) -> tuple[str | None, int]:
+    """The job's `unique_key`, and the milliseconds of its window."""
+    given = [name for name in ("unique", "debounce", "throttle") if getattr(job, name) is not None]
+    if len(given) > 1:
+        raise InvalidJobError(given[1], f"cannot be given together with {given[0]}")
+    if job.debounce is not None:
+        for name in ("key", "delay", "run_at"):
+            if getattr(job, name) is not None:
+                raise InvalidJobError("debounce", f"cannot be given together with {name}")
+        return _window("debounce", DEBOUNCE, job.debounce)
+    if job.throttle is not None:
+        return _window("throttle", THROTTLE, job.throttle)
+    if job.unique is not None and str(job.unique).startswith((DEBOUNCE, THROTTLE)):
+        raise InvalidJobError("unique", f"may not begin with {DEBOUNCE!r} or {THROTTLE!r}, which name other things")
+    return _text("unique", job.unique, 200), 0
+
+
+def _window(field: str, prefix: str, given: Any) -> tuple[str, int]:
+    if not isinstance(given, list | tuple) or len(given) != 2:
+        raise InvalidJobError(field, f"must be a pair of a name and seconds, not {given!r:.200}")
+    name, window = _text(field, given[0], 180), _milliseconds(field, given[1])
+    if name is None or window <= 0:
+        raise InvalidJobError(field, f"must be a pair of a name and seconds above 0, not {given!r:.200}")
+    return prefix + name, window
 
 
 def _start_of(job: NewJob, now: int) -> int | None:
@@ -174,11 +218,39 @@ def _priority(given: int | str) -> int:
     return _whole("priority", given, -1_000_000_000, 1_000_000_000)
 
 
-def _name(field: str, given: Any) -> str:
-    name = _text(field, given, 100)
+def queue_name(given: Any) -> str:
+    """What may be the name of a queue. Raises InvalidJobError."""
+    return _name("queue", given)
+
+
+def _name(field: str, given: Any, longest: int = 100) -> str:
+    name = _text(field, given, longest)
     if name is None or "|" in name:
         raise InvalidJobError(field, f"must be text without '|', not {given!r}")
     return name
+
+
+def _group_limit(job: NewJob) -> int | None:
+    if job.group_limit is None:
+        return None
+    if job.group is None:
+        raise InvalidJobError("group_limit", "limits a group, but the job names none")
+    return _whole("group_limit", job.group_limit, 1, 1_000_000_000)
+
+
+def _requires(given: Any) -> str | None:
+    """Sorted, so that what needs the same is one lane."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidJobError("requires", f"must be a list of names, not {given!r:.200}")
+    names = set()
+    for name in given:
+        if "," in _name("requires", name):
+            raise InvalidJobError("requires", f"must be names without ',', not {name!r}")
+        names.add(name)
+    joined = ",".join(sorted(names))
+    if len(joined) > 200:
+        raise InvalidJobError("requires", f"takes {len(joined)} characters in all, more than 200")
+    return joined or None
 
 
 def _text(field: str, given: Any, longest: int) -> str | None:

@@ -134,6 +134,7 @@ jobs = Table(
 
 Index("llm_jobs_key", jobs.c.key, unique=True, sqlite_where=text("key IS NOT NULL"))
 Index("llm_jobs_waiting", jobs.c.lane, jobs.c.rank.desc(), jobs.c.id, sqlite_where=text("state = 'waiting'"))
+Index("llm_jobs_ageing", jobs.c.boost, jobs.c.updated_at, sqlite_where=text("state = 'waiting'"))
 Index("llm_jobs_delayed", jobs.c.run_at, sqlite_where=text("state = 'delayed'"))
 Index("llm_jobs_active", jobs.c.lease_owner, jobs.c.lease_until, sqlite_where=text("state = 'active'"))
 Index("llm_jobs_start_by", jobs.c.start_by, sqlite_where=text("state = 'waiting' AND start_by IS NOT NULL"))

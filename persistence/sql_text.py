@@ -140,7 +140,7 @@ WITH RECURSIVE owners(owner) AS (
     SELECT owner FROM owners WHERE owner IS NOT NULL
 """,
     "claims.PROMOTE": """
-UPDATE llm_jobs SET state='waiting', run_at=NULL, updated_at=:now, changed_by=:actor, reason='due' WHERE llm_jobs.id IN (SELECT llm_jobs.id
+UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.pending > 0) THEN 'waiting_children' ELSE 'waiting' END, run_at=NULL, updated_at=:now, changed_by=:actor, reason='due' WHERE llm_jobs.id IN (SELECT llm_jobs.id
 FROM llm_jobs
 WHERE llm_jobs.state = 'delayed' AND llm_jobs.run_at <= :now ORDER BY llm_jobs.run_at
  LIMIT :limit + 0 OFFSET 0)
@@ -154,24 +154,174 @@ SELECT 1 FROM llm_jobs AS mine
         AND (mine.group_limit IS NULL OR mine.group_limit > (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = mine.group_key))
         AND NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = mine.queue AND paused_at IS NOT NULL) AND (mine.held_until IS NULL OR mine.held_until <= :now) AND mine.queue || '|' || mine.type || '|' || coalesce(mine.model, '') || '|' || coalesce(mine.requires, '') IN (SELECT value FROM json_each(:lanes)) LIMIT 1
 """,
+    "events.NEWEST": """
+SELECT coalesce(max(llm_job_transitions.id), 0) AS coalesce_1
+FROM llm_job_transitions
+""",
+    "events.PAGE": """
+SELECT llm_job_transitions.id, llm_job_transitions.job_id, llm_jobs.type, llm_job_transitions.from_state, llm_job_transitions.to_state, llm_job_transitions.at, llm_job_transitions.epoch, llm_job_transitions.attempt, llm_job_transitions.actor, llm_job_transitions.reason
+FROM llm_job_transitions JOIN llm_jobs ON llm_jobs.id = llm_job_transitions.job_id
+WHERE llm_job_transitions.id > :after ORDER BY llm_job_transitions.id
+ LIMIT :page + 0 OFFSET 0
+""",
+    "events.PAGE_OF_JOB": """
+SELECT llm_job_transitions.id, llm_job_transitions.job_id, llm_jobs.type, llm_job_transitions.from_state, llm_job_transitions.to_state, llm_job_transitions.at, llm_job_transitions.epoch, llm_job_transitions.attempt, llm_job_transitions.actor, llm_job_transitions.reason
+FROM llm_job_transitions JOIN llm_jobs ON llm_jobs.id = llm_job_transitions.job_id
+WHERE llm_job_transitions.id > :after AND llm_job_transitions.job_id = :wanted ORDER BY llm_job_transitions.id
+ LIMIT :page + 0 OFFSET 0
+""",
+    "flows.BELOW": """
+SELECT child.parent_id, child.id, child.state FROM json_each(:ids) AS above CROSS JOIN llm_jobs AS child ON child.parent_id = above.value
+    ORDER BY child.id
+""",
+    "flows.CHILDREN": """
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+FROM llm_jobs
+WHERE llm_jobs.parent_id = :wanted ORDER BY llm_jobs.id
+""",
+    "flows.DEPENDENCIES": """
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+FROM llm_jobs JOIN llm_job_edges ON llm_job_edges.depends_on = llm_jobs.id
+WHERE llm_job_edges.job_id = :wanted ORDER BY llm_job_edges.place, llm_job_edges.depends_on
+""",
+    "flows.DEPENDENTS": """
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+FROM llm_jobs JOIN llm_job_edges ON llm_job_edges.job_id = llm_jobs.id
+WHERE llm_job_edges.depends_on = :wanted ORDER BY llm_jobs.id
+""",
+    "flows.EDGE": """
+INSERT INTO llm_job_edges (job_id, depends_on, step, name, place, policy) VALUES (:job_id, :depends_on, :step, :name, :place, :policy)
+""",
+    "flows.EDGE_COUNTS": """
+SELECT step, state, count(*) FROM llm_job_edges WHERE job_id = :wanted GROUP BY step, state
+""",
+    "flows.ENROL": """
+UPDATE llm_jobs SET parent_id=:parent, pending=(llm_jobs.pending + :open), quorum=:needed, changed_by=:actor WHERE llm_jobs.id = :new_id
+""",
+    "flows.FAILED_NEEDS": """
+SELECT edge.depends_on, edge.name, target.state FROM llm_job_edges AS edge JOIN llm_jobs AS target ON target.id = edge.depends_on
+    WHERE edge.job_id = :waiter AND edge.state = 'failed' ORDER BY edge.place, edge.depends_on LIMIT 3
+""",
+    "flows.FAIL_WAITER": """
+UPDATE llm_jobs SET pending=0, state='failed', run_at=NULL, updated_at=:now, finished_at=:now, changed_by=:actor, reason=:reason WHERE llm_jobs.id = :waiter AND llm_jobs.state IN ('delayed', 'waiting_children')
+""",
+    "flows.GROUPS": """
+SELECT job.id, job.state, job.quorum, job.pending, edge.step, coalesce(sum(edge.state = 'open'), 0),
+           coalesce(sum(edge.state = 'met'), 0), count(edge.job_id)
+    FROM json_each(:ids) AS waiting
+    CROSS JOIN llm_jobs AS job ON job.id = waiting.value
+    LEFT JOIN llm_job_edges AS edge ON edge.job_id = job.id
+    GROUP BY job.id, edge.step
+""",
+    "flows.INPUTS": """
+SELECT edge.job_id, edge.step, edge.depends_on, edge.name, edge.policy, edge.state, target.state,
+           CASE WHEN edge.state = 'met' AND target.state = 'completed' THEN result.result END,
+           CASE WHEN edge.state <> 'moot' AND target.state <> 'completed' THEN result.error END,
+           target.reason
+    FROM json_each(:ids) AS claimed
+    CROSS JOIN llm_job_edges AS edge ON edge.job_id = claimed.value
+    CROSS JOIN llm_jobs AS target ON target.id = edge.depends_on
+    LEFT JOIN llm_job_results AS result ON result.job_id = target.id
+    ORDER BY edge.job_id, edge.place, edge.depends_on
+""",
+    "flows.LESS_PENDING": """
+UPDATE llm_jobs SET pending = max(0, pending - settled.value)
+    FROM json_each(:counts) AS settled WHERE llm_jobs.id = CAST(settled.key AS INTEGER)
+    RETURNING id, state, quorum, pending
+""",
+    "flows.MOOT_ALL": """
+UPDATE llm_job_edges SET state='moot' WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.state = 'open'
+""",
+    "flows.MOOT_STEP": """
+UPDATE llm_job_edges SET state='moot' WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.state = 'open' AND llm_job_edges.step = :of_step
+""",
+    "flows.NEEDS_OF": """
+SELECT edge.job_id, edge.depends_on, edge.step, edge.name, edge.policy, edge.state, target.state
+    FROM json_each(:ids) AS waiting CROSS JOIN llm_job_edges AS edge ON edge.job_id = waiting.value
+    CROSS JOIN llm_jobs AS target ON target.id = edge.depends_on
+    ORDER BY edge.job_id, edge.place, edge.depends_on
+""",
+    "flows.OPEN_COUNT": """
+SELECT count(*) AS count_1
+FROM llm_job_edges
+WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.state = 'open'
+""",
+    "flows.OPEN_OF": """
+SELECT edge.job_id, edge.depends_on, edge.step, edge.policy, edge.name, target.state
+    FROM json_each(:ids) AS waiting
+    CROSS JOIN llm_job_edges AS edge ON edge.job_id = waiting.value AND edge.state = 'open'
+    CROSS JOIN llm_jobs AS target ON target.id = edge.depends_on AND (target.state = 'cancelled' OR target.state = 'completed' OR target.state = 'failed')
+""",
+    "flows.OPEN_ON": """
+SELECT edge.job_id, edge.depends_on, edge.step, edge.policy, edge.name, target.state
+    FROM json_each(:ids) AS ended
+    CROSS JOIN llm_jobs AS target ON target.id = ended.value AND (target.state = 'cancelled' OR target.state = 'completed' OR target.state = 'failed')
+    CROSS JOIN llm_job_edges AS edge ON edge.depends_on = target.id AND edge.state = 'open'
+    LIMIT :limit + 0
+""",
+    "flows.PARENT": """
+SELECT queue, model, priority, tag FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+""",
+    "flows.PARKED": """
+SELECT max(id), count(*) FROM (SELECT id FROM llm_jobs WHERE state = 'waiting_children' AND id > :after ORDER BY id LIMIT :limit + 0)
+""",
+    "flows.PARKED_WRONG": """
+SELECT id FROM (
+        SELECT id, pending FROM llm_jobs WHERE state = 'waiting_children' AND id > :after ORDER BY id LIMIT :limit + 0
+    ) AS parked
+    WHERE pending = 0 OR pending <> (SELECT count(*) FROM llm_job_edges WHERE job_id = parked.id AND state = 'open')
+       OR EXISTS (
+           SELECT 1 FROM llm_job_edges AS edge CROSS JOIN llm_jobs AS target ON target.id = edge.depends_on AND (target.state = 'cancelled' OR target.state = 'completed' OR target.state = 'failed')
+           WHERE edge.job_id = parked.id AND edge.state = 'open'
+       )
+""",
+    "flows.READY": """
+UPDATE llm_jobs SET pending=0, state='waiting', start_by=CASE WHEN (llm_jobs.start_by IS NOT NULL) THEN (llm_jobs.start_by - llm_jobs.created_at) + :now END, updated_at=:now, changed_by=:actor, reason='what it waited on is done' WHERE llm_jobs.id = :waiter AND llm_jobs.state = 'waiting_children'
+""",
+    "flows.REOPEN": """
+UPDATE llm_job_edges SET state = CASE
+        WHEN step = '@turn' OR EXISTS (SELECT 1 FROM llm_jobs AS target WHERE target.id = llm_job_edges.depends_on AND (target.state = 'cancelled' OR target.state = 'completed' OR target.state = 'failed')) THEN 'met' ELSE 'open' END
+    WHERE job_id = :waiter AND (state = 'failed' OR state = 'moot')
+""",
+    "flows.ROWS": """
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+FROM llm_jobs
+WHERE llm_jobs.id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1)
+""",
+    "flows.SETTLE": """
+UPDATE llm_job_edges SET state=:settled WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.depends_on = :target
+""",
+    "flows.SET_PENDING": """
+UPDATE llm_jobs SET pending=:open WHERE llm_jobs.id = :waiter
+""",
+    "flows.SPAWN": """
+UPDATE llm_jobs SET pending=:children, quorum=:needed, state='waiting_children', start_by=NULL, lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=NULL, lease_until=NULL, alone=0, updated_at=:now, changed_by=:actor, reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
+""",
+    "flows.WAITERS_OF": """
+SELECT edge.depends_on, edge.job_id, waiter.state FROM json_each(:ids) AS target
+    CROSS JOIN llm_job_edges AS edge ON edge.depends_on = target.value AND edge.state = 'open'
+    CROSS JOIN llm_jobs AS waiter ON waiter.id = edge.job_id
+""",
+    "flows.WAITS_ON": """
+SELECT edge.step, edge.depends_on, edge.name, target.state, target.type FROM llm_job_edges AS edge
+    JOIN llm_jobs AS target ON target.id = edge.depends_on
+    WHERE edge.job_id = :wanted AND edge.state = 'open' ORDER BY edge.place, edge.depends_on LIMIT :limit + 0
+""",
+    "flows.WAIT_AGAIN": """
+UPDATE llm_jobs SET pending=:open, state='waiting_children', updated_at=:now, changed_by=:actor, reason='what it waits on is live again' WHERE llm_jobs.id = :waiter AND llm_jobs.state IN ('waiting', 'waiting_children')
+""",
     "host_store.ADD": """
-INSERT INTO llm_jobs ("key", type, queue, model, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
+INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
 """,
     "host_store.ADD_AS": """
-INSERT INTO llm_jobs (id, "key", type, queue, model, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
+INSERT INTO llm_jobs (id, "key", type, queue, model, requires, group_key, group_limit, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
 """,
     "host_store.ADD_DATA": """
 INSERT INTO llm_job_data (job_id, description, data, options) VALUES (:job_id, :description, :data, :options)
 """,
     "host_store.ADD_ONCE": """
-INSERT INTO llm_jobs ("key", type, queue, model, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
-""",
-    "host_store.AHEAD": """
-SELECT count(*) FROM (
-        SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority > :priority
-        UNION ALL SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority = :priority AND id < :job_id
-        LIMIT 1000
-    )
+INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
 """,
     "host_store.ALL_CHUNKS": """
 SELECT llm_job_chunks.epoch, llm_job_chunks.seq, llm_job_chunks.step, llm_job_chunks.text, llm_job_chunks.at
@@ -200,7 +350,7 @@ FROM llm_calls
 WHERE llm_calls.job_id = :wanted ORDER BY llm_calls.id
 """,
     "host_store.CANCEL": """
-UPDATE llm_jobs SET state='cancelled', run_at=NULL, lease_epoch=(llm_jobs.lease_epoch + CASE WHEN (llm_jobs.state = 'active') THEN 1 ELSE 0 END), lease_owner=NULL, lease_until=NULL, alone=0, held_by=NULL, held_until=NULL, updated_at=:now, finished_at=:now, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state IN ('active', 'delayed', 'waiting', 'waiting_children')
+UPDATE llm_jobs SET pending=0, state='cancelled', run_at=NULL, lease_epoch=(llm_jobs.lease_epoch + CASE WHEN (llm_jobs.state = 'active') THEN 1 ELSE 0 END), lease_owner=NULL, lease_until=NULL, alone=0, held_by=NULL, held_until=NULL, updated_at=:now, finished_at=:now, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state IN ('active', 'delayed', 'waiting', 'waiting_children')
 """,
     "host_store.CHUNKS": """
 SELECT epoch, seq, step, text, at FROM llm_job_chunks
@@ -208,9 +358,20 @@ SELECT epoch, seq, step, text, at FROM llm_job_chunks
       AND (epoch > :epoch OR (epoch = :epoch AND seq > :seq))
     ORDER BY seq LIMIT 500
 """,
-    "host_store.COUNTS": """
-SELECT llm_jobs.type, llm_jobs.state, count(*) AS count_1
-FROM llm_jobs GROUP BY llm_jobs.type, llm_jobs.state
+    "host_store.DISMISS": """
+UPDATE llm_job_results SET error=json_set(llm_job_results.error, '$.reviewed_at', :now) WHERE llm_job_results.job_id = :wanted AND json_extract(llm_job_results.error, '$.class') = 'unknown_outcome' AND json_extract(llm_job_results.error, '$.reviewed_at') IS NULL AND (EXISTS (SELECT 1
+FROM llm_jobs
+WHERE llm_jobs.id = llm_job_results.job_id AND llm_jobs.state = 'failed'))
+""",
+    "host_store.DUPLICATE": """
+INSERT INTO llm_jobs (type, queue, model, requires, group_key, group_limit, tag, priority, max_attempts, created_at, updated_at, changed_by, reason) SELECT llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.tag, llm_jobs.priority, llm_jobs.max_attempts, :now AS anon_1, :now AS anon_2, 'host', 'a duplicate of job ' || llm_jobs.id AS anon_3
+FROM llm_jobs
+WHERE llm_jobs.id = :job_id RETURNING id
+""",
+    "host_store.DUPLICATE_DATA": """
+INSERT INTO llm_job_data (job_id, description, data, options) SELECT :job_id AS anon_1, llm_job_data.description, llm_job_data.data, llm_job_data.options
+FROM llm_job_data
+WHERE llm_job_data.job_id = :wanted
 """,
     "host_store.JOB_LOG": """
 SELECT llm_job_transitions.id, llm_job_transitions.job_id, llm_job_transitions.from_state, llm_job_transitions.to_state, llm_job_transitions.at, llm_job_transitions.epoch, llm_job_transitions.attempt, llm_job_transitions.actor, llm_job_transitions.reason
@@ -225,16 +386,32 @@ SELECT llm_jobs.lease_owner, llm_jobs.lease_until
 FROM llm_jobs
 WHERE llm_jobs.id = :job_id
 """,
+    "host_store.PARKED": """
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+FROM llm_jobs JOIN llm_job_results ON llm_job_results.job_id = llm_jobs.id
+WHERE llm_jobs.state = 'failed' AND json_extract(llm_job_results.error, '$.class') = 'unknown_outcome' AND json_extract(llm_job_results.error, '$.reviewed_at') IS NULL ORDER BY llm_jobs.id DESC
+ LIMIT :limit + 0 OFFSET 0
+""",
+    "host_store.PROMOTE": """
+UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.pending > 0) THEN 'waiting_children' ELSE 'waiting' END, run_at=NULL, updated_at=:now, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state = 'delayed'
+""",
     "host_store.RESULT": """
 SELECT llm_job_results.result, llm_job_results.error
 FROM llm_job_results
 WHERE llm_job_results.job_id = :job_id
 """,
     "host_store.RETRY": """
-UPDATE llm_jobs SET state='waiting', start_by=NULL, lease_epoch=(llm_jobs.lease_epoch + 1), failures=0, losses=0, progress=0, progress_message=NULL, updated_at=:now, finished_at=NULL, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state IN ('cancelled', 'failed')
+UPDATE llm_jobs SET unique_key=CASE WHEN (EXISTS (SELECT 1
+FROM llm_jobs AS rival
+WHERE rival.unique_key = llm_jobs.unique_key AND (rival.state = 'waiting' OR rival.state = 'delayed' OR rival.state = 'waiting_children' OR rival.state = 'active'))) THEN NULL ELSE llm_jobs.unique_key END, state='waiting', start_by=NULL, lease_epoch=(llm_jobs.lease_epoch + 1), failures=0, losses=0, progress=0, progress_message=NULL, updated_at=:now, finished_at=NULL, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state IN ('cancelled', 'failed') AND (llm_jobs.unique_key IS NULL OR (llm_jobs.unique_key GLOB 'debounce:*') OR (llm_jobs.unique_key GLOB 'throttle:*') OR NOT (EXISTS (SELECT 1
+FROM llm_jobs AS rival
+WHERE rival.unique_key = llm_jobs.unique_key AND (rival.state = 'waiting' OR rival.state = 'delayed' OR rival.state = 'waiting_children' OR rival.state = 'active'))))
+""",
+    "host_store.REVIEWED": """
+UPDATE llm_calls SET error_class='reviewed' WHERE llm_calls.job_id = :wanted AND llm_calls.state = 'unknown'
 """,
     "host_store.ROW": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs
 WHERE llm_jobs.id = :job_id
 """,
@@ -264,7 +441,7 @@ WHERE llm_jobs.unique_key = :unique_key ORDER BY llm_jobs.id DESC
 UPDATE llm_jobs SET unique_key=NULL WHERE llm_jobs.unique_key = :held_key AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
 """,
     "identity.REPLACE": """
-UPDATE llm_jobs SET type=:type, queue=:queue, model=:model, tag=:tag, priority=:priority, run_at=:run_at, start_by=:start_by, max_attempts=:max_attempts, updated_at=:created_at, changed_by='host', reason='debounced' WHERE llm_jobs.id = :job_id
+UPDATE llm_jobs SET type=:type, queue=:queue, model=:model, requires=:requires, group_key=:group_key, group_limit=:group_limit, tag=:tag, priority=:priority, run_at=:run_at, start_by=:start_by, max_attempts=:max_attempts, updated_at=:created_at, changed_by='host', reason='debounced' WHERE llm_jobs.id = :job_id
 """,
     "identity.REPLACE_DATA": """
 UPDATE llm_job_data SET description=:description, data=:data, options=:options WHERE llm_job_data.job_id = :of_job
@@ -353,13 +530,64 @@ INSERT INTO llm_job_results (job_id, result, error) VALUES (:job_id, :result, :e
 SELECT llm_calls.job_id, llm_calls.step
 FROM llm_calls
 WHERE llm_calls.job_id IN (SELECT anon_1.value
-FROM json_each(:ids) AS anon_1) AND llm_calls.state = 'unknown'
+FROM json_each(:ids) AS anon_1) AND llm_calls.state = 'unknown' AND llm_calls.error_class IS NOT 'reviewed'
 """,
     "ledger.VALUES": """
 SELECT llm_steps.job_id, llm_steps.name, llm_steps.value
 FROM llm_steps
 WHERE llm_steps.job_id IN (SELECT anon_1.value
 FROM json_each(:ids) AS anon_1)
+""",
+    "queues.AHEAD": """
+SELECT count(*) FROM (
+        SELECT 1 FROM llm_jobs AS job JOIN llm_jobs AS other ON other.state = 'waiting' AND other.lane = job.lane AND other.rank > job.rank
+        WHERE job.id = :job_id
+        UNION ALL
+        SELECT 1 FROM llm_jobs AS job
+        JOIN llm_jobs AS other ON other.state = 'waiting' AND other.lane = job.lane AND other.rank = job.rank AND other.id < job.id
+        WHERE job.id = :job_id
+        LIMIT 1000
+    )
+""",
+    "queues.COUNTS": """
+SELECT llm_job_counts.type, llm_job_counts.state, sum(llm_job_counts.jobs) AS sum_1
+FROM llm_job_counts GROUP BY llm_job_counts.type, llm_job_counts.state
+HAVING sum(llm_job_counts.jobs) > 0
+""",
+    "queues.LANE_NOTE": """
+SELECT held_by FROM llm_jobs WHERE id = (
+        SELECT first.id FROM llm_jobs AS job JOIN llm_jobs AS first ON first.state = 'waiting' AND first.lane = job.lane
+        WHERE job.id = :job_id ORDER BY first.rank DESC, first.id LIMIT 1
+    ) AND held_until IS NULL AND held_by LIKE 'unroutable:%'
+""",
+    "queues.MISCOUNTED": """
+SELECT queue, type, state, sum(kept), sum(counted) FROM (
+        SELECT queue, type, state, jobs AS kept, 0 AS counted FROM llm_job_counts
+        UNION ALL SELECT queue, type, state, 0, count(*) FROM llm_jobs GROUP BY queue, type, state
+    ) GROUP BY queue, type, state HAVING sum(kept) <> sum(counted)
+""",
+    "queues.PAUSE": """
+INSERT INTO llm_queues (name, paused_at) VALUES (:name, :now) ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at WHERE llm_queues.paused_at IS NULL
+""",
+    "queues.PAUSED_AT": """
+SELECT llm_queues.paused_at
+FROM llm_queues
+WHERE llm_queues.name = :name
+""",
+    "queues.QUEUES": """
+SELECT queue, state, sum(jobs) FROM llm_job_counts GROUP BY queue, state HAVING sum(jobs) > 0
+    UNION ALL SELECT name, NULL, paused_at FROM llm_queues
+    ORDER BY 1, 2
+""",
+    "queues.RECOUNT": """
+INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (:queue, :type, :state, :jobs)
+    ON CONFLICT DO UPDATE SET jobs = excluded.jobs
+""",
+    "queues.RESUME": """
+UPDATE llm_queues SET paused_at = NULL WHERE name = :name AND paused_at IS NOT NULL
+""",
+    "queues.WORKED_ON": """
+SELECT count(*) FROM llm_jobs WHERE state = 'active' AND group_key = :group_key
 """,
 }
 
@@ -607,6 +835,9 @@ CREATE INDEX llm_schedules_due ON llm_schedules (next_at) WHERE paused_at IS NUL
 """,
     """
 CREATE INDEX llm_jobs_active ON llm_jobs (lease_owner, lease_until) WHERE state = 'active'
+""",
+    """
+CREATE INDEX llm_jobs_ageing ON llm_jobs (boost, updated_at) WHERE state = 'waiting'
 """,
     """
 CREATE INDEX llm_jobs_conversation ON llm_jobs (conversation_id, id) WHERE conversation_id IS NOT NULL

@@ -1,19 +1,29 @@
 """Claims, leases and what time brings. SQLAlchemy Core, compiled ahead of time into `sql_text`; the functions are in `persistence.claims`."""
 
-from sqlalchemy import Executable, bindparam, func, or_, select, text, update
+from sqlalchemy import Executable, bindparam, case, func, select, text, update
 
 from ..schema import job_data, jobs
 from .build import NO_OFFSET, NULL, lit, up_to
 
+# A lane, as claims are planned by, is what `llm_jobs.lane` begins with: all but the group's key. So it is a range of that column, from `lane|`
+# to below `lane}`, the character after '|'; within it the jobs of each group stand together, each group's in the order they are claimed.
 LANES = text("""
-    WITH RECURSIVE lanes(lane) AS (
-        SELECT (SELECT lane FROM llm_jobs WHERE state = 'waiting' ORDER BY lane LIMIT 1)
+    WITH RECURSIVE lanes(lane, queue, type, model, requires, held_by) AS (
+        SELECT queue || '|' || type || '|' || coalesce(model, '') || '|' || coalesce(requires, ''), queue, type, model, requires, held_by
+        FROM llm_jobs WHERE id = (SELECT id FROM llm_jobs WHERE state = 'waiting' ORDER BY lane, rank DESC, id LIMIT 1)
         UNION ALL
-        SELECT (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > lanes.lane ORDER BY lane LIMIT 1)
-        FROM lanes WHERE lanes.lane IS NOT NULL
+        SELECT job.queue || '|' || job.type || '|' || coalesce(job.model, '') || '|' || coalesce(job.requires, ''),
+            job.queue, job.type, job.model, job.requires, job.held_by
+        FROM lanes CROSS JOIN llm_jobs AS job ON job.id = (
+            SELECT id FROM llm_jobs WHERE state = 'waiting' AND lane >= lanes.lane || '}' ORDER BY lane, rank DESC, id LIMIT 1
+        )
     )
-    SELECT lane, (SELECT count(*) FROM (SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = lanes.lane LIMIT :cap + 0))
-    FROM lanes WHERE lane IS NOT NULL
+    SELECT lane, queue, type, model,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane >= lanes.lane || '|' AND lane < lanes.lane || '}' LIMIT :cap + 0
+        )),
+        requires, EXISTS (SELECT 1 FROM llm_queues WHERE name = lanes.queue AND paused_at IS NOT NULL), coalesce(held_by LIKE 'unroutable:%', 0)
+    FROM lanes
     """)
 
 OWNERS = text("""
@@ -27,59 +37,72 @@ OWNERS = text("""
     """)
 
 
-def _claim(*, alone: bool) -> Executable:
-    """The one statement of a claim: candidates of every lane with a quota, best first, moved to `active` and returned."""
-    lane = func.json_each(bindparam("quotas")).table_valued("key", "value", name="lane")
-    mine = jobs.alias("mine")
-    may_run = (
-        mine.c.state == lit("waiting"),
-        or_(mine.c.held_until.is_(None), mine.c.held_until <= bindparam("now")),
-        or_(mine.c.start_by.is_(None), mine.c.start_by > bindparam("now")),
+_MAY_RUN = "(mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now)"
+_LANE = "mine.queue || '|' || mine.type || '|' || coalesce(mine.model, '') || '|' || coalesce(mine.requires, '')"
+_PAUSED = "EXISTS (SELECT 1 FROM llm_queues WHERE name = {queue} AND paused_at IS NOT NULL)"
+_WORKED_ON = "(SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = {group})"
+_IN_LANE = f"mine.state = 'waiting' AND mine.lane = {{lane}} AND {_MAY_RUN} AND mine.losses < :suspect_after ORDER BY mine.rank DESC, mine.id"
+_TURN = """CASE WHEN job.group_key IS NULL THEN 1
+            ELSE {worked_on} + row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) END"""
+_SUSPECT = f"""mine.state = 'waiting' AND mine.losses > 0 AND mine.losses >= :suspect_after
+        AND (mine.group_limit IS NULL OR mine.group_limit > {_WORKED_ON.format(group="mine.group_key")})
+        AND NOT {_PAUSED.format(queue="mine.queue")}"""
+
+# `quotas`: lane → [how many, what it shares that number with]. Step by step:
+#   spread  every group of every lane asked for that has waiting jobs (jobs without a group are one such), by skipping through the index
+#   heads   the best job of each of them, and whose turn it would be: among equal ranks the first of each group goes before any second,
+#           and what is being worked on of a group counts as turns it has had
+#   best    no more of them than could be claimed, so that a thousand groups are not read deeper than their heads
+#   turned  as many jobs of each of those as could be claimed, and their turns
+#   placed  those within their group's limit, numbered within their quota
+# The joins are outer joins, whose order the planner may not turn round: after an ANALYZE it would read every job to find those of a lane.
+# What finds no job yields a row of NULLs, which is left out.
+_BEST_FIRST = f"""
+    WITH RECURSIVE spread(lane, quota, shared, part) AS (
+        SELECT wanted.key, json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'),
+            (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane >= wanted.key || '|' AND lane < wanted.key || '}}' ORDER BY lane LIMIT 1)
+        FROM json_each(:quotas) AS wanted
+        WHERE NOT {_PAUSED.format(queue="substr(wanted.key, 1, instr(wanted.key, '|') - 1)")}
+        UNION ALL
+        SELECT spread.lane, quota, shared,
+            (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > spread.part AND lane < spread.lane || '}}' ORDER BY lane LIMIT 1)
+        FROM spread WHERE spread.part IS NOT NULL
+    ),
+    heads AS (
+        SELECT spread.part, spread.quota, spread.shared, job.id, job.rank, job.group_limit,
+            {_WORKED_ON.format(group="job.group_key")} AS worked_on,
+            {_TURN.format(worked_on=_WORKED_ON.format(group="job.group_key"))} AS turn
+        FROM spread LEFT JOIN llm_jobs AS job
+            ON job.id = (SELECT mine.id FROM llm_jobs AS mine WHERE {_IN_LANE.format(lane="spread.part")} LIMIT 1)
+    ),
+    best AS (
+        SELECT part, quota, shared, worked_on FROM (
+            SELECT *, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
+            FROM heads WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
+        ) WHERE place <= :slots
+    ),
+    turned AS (
+        SELECT best.quota, best.shared, job.id, job.rank, job.group_limit, {_TURN.format(worked_on="best.worked_on")} AS turn
+        FROM best LEFT JOIN llm_jobs AS job
+            ON job.id IN (SELECT mine.id FROM llm_jobs AS mine WHERE {_IN_LANE.format(lane="best.part")} LIMIT :slots + 0)
+    ),
+    placed AS (
+        SELECT id, rank, turn, quota, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
+        FROM turned WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
     )
-    best_first = (mine.c.priority.desc(), mine.c.id)
-    if alone:
-        chosen = (
-            select(mine.c.id)
-            # The lane as an expression, so that the index of the suspects is the only one that helps.
-            .select_from(mine.join(lane, lane.c.key == mine.c.lane.concat(lit(""))))
-            .where(*may_run, mine.c.losses > lit(0), mine.c.losses >= bindparam("suspect_after"), lane.c.value > lit(0))
-            .order_by(*best_first)
-            .limit(lit(1))
-            .offset(NO_OFFSET)
-        )
-    else:
-        # The inner limit is what keeps this cheap: per lane it reads the index for as many jobs as could be claimed, in their order.
-        of_lane = (
-            select(mine.c.id)
-            .where(*may_run, mine.c.lane == lane.c.key, mine.c.losses < bindparam("suspect_after"))
-            .order_by(*best_first)
-            .limit(up_to("slots"))
-            .offset(NO_OFFSET)
-            .correlate(lane)
-            .scalar_subquery()
-        )
-        job = jobs.alias("job")
-        # An outer join, whose order the planner may not turn round: after an ANALYZE it would read every job to find those of the lanes. A
-        # lane without candidates yields a row of NULLs, which sorts last and matches no id.
-        ranked = (
-            select(
-                job.c.id,
-                job.c.priority,
-                lane.c.value.label("quota"),
-                func.row_number()
-                .over(partition_by=lane.c.key, order_by=(job.c.priority.desc(), job.c.id))
-                .label("place"),
-            )
-            .select_from(lane.outerjoin(job, job.c.id.in_(of_lane)))
-            .subquery("ranked")
-        )
-        chosen = (
-            select(ranked.c.id)
-            .where(ranked.c.place <= ranked.c.quota)
-            .order_by(ranked.c.priority.desc(), ranked.c.id)
-            .limit(up_to("slots"))
-            .offset(NO_OFFSET)
-        )
+    SELECT id FROM placed WHERE place <= quota ORDER BY rank DESC, turn, id LIMIT :slots + 0
+    """
+
+_BEST_SUSPECT = f"""
+    SELECT mine.id FROM llm_jobs AS mine JOIN json_each(:quotas) AS wanted ON wanted.key = {_LANE}
+    WHERE {_SUSPECT} AND {_MAY_RUN} AND json_extract(wanted.value, '$[0]') > 0
+    ORDER BY mine.rank DESC, mine.id LIMIT 1
+    """
+
+
+def _claim(*, alone: bool) -> Executable:
+    """The one statement of a claim: the best jobs of the lanes asked for, moved to `active` and returned."""
+    chosen = text(_BEST_SUSPECT if alone else _BEST_FIRST).columns(jobs.c.id)
     return (
         update(jobs)
         .where(jobs.c.id.in_(chosen))
@@ -106,6 +129,9 @@ def _claim(*, alone: bool) -> Executable:
             jobs.c.queue,
             jobs.c.model,
             jobs.c.priority,
+            jobs.c.rank,
+            jobs.c.requires,
+            jobs.c.group_key,
             jobs.c.attempt,
             jobs.c.failures,
             jobs.c.losses,
@@ -120,34 +146,47 @@ CLAIM_ALONE = _claim(alone=True)
 _ids = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
 BODIES = select(job_data.c.job_id, job_data.c.data, job_data.c.options).where(job_data.c.job_id.in_(_ids))
 
-SUSPECTS = (
-    select(lit(1))
-    .select_from(jobs)
-    .where(
-        jobs.c.state == lit("waiting"),
-        jobs.c.losses > lit(0),
-        jobs.c.losses >= bindparam("suspect_after"),
-        or_(jobs.c.held_until.is_(None), jobs.c.held_until <= bindparam("now")),
-        # As an expression, so that the index of the suspects is the only one that helps.
-        jobs.c.lane.concat(lit("")).in_(select(func.json_each(bindparam("lanes")).table_valued("value").c.value)),
-    )
-    .limit(lit(1))
-    .offset(NO_OFFSET)
-)
+SUSPECTS = text(f"""
+    SELECT 1 FROM llm_jobs AS mine
+    WHERE {_SUSPECT} AND (mine.held_until IS NULL OR mine.held_until <= :now) AND {_LANE} IN (SELECT value FROM json_each(:lanes)) LIMIT 1
+    """)
 
-HOLD_LANE = (
-    update(jobs)
-    .where(
-        jobs.c.id.in_(
-            select(jobs.c.id)
-            .where(jobs.c.state == lit("waiting"), jobs.c.lane == bindparam("lane"), jobs.c.held_by.is_(None))
-            .limit(up_to("limit"))
-            .offset(NO_OFFSET)
-            .correlate(None)
-        )
+# Looks at no more jobs than it may note ten times over: a note is a courtesy, and a long lane must not hold up the others' writes.
+HOLD_LANE = text("""
+    UPDATE llm_jobs SET held_by = :reason, updated_at = :now WHERE id IN (
+        SELECT id FROM (
+            SELECT id, held_by FROM llm_jobs WHERE state = 'waiting' AND lane >= :lane || '|' AND lane < :lane || '}'
+            ORDER BY lane, rank DESC, id LIMIT 10 * :limit
+        ) WHERE held_by IS NULL LIMIT :limit + 0
     )
-    .values(held_by=bindparam("reason"), updated_at=bindparam("now"))
-)
+    """)
+FREE_LANE = text("""
+    UPDATE llm_jobs SET held_by = NULL, updated_at = :now WHERE id IN (
+        SELECT id FROM (
+            SELECT id, held_by, held_until FROM llm_jobs WHERE state = 'waiting' AND lane >= :lane || '|' AND lane < :lane || '}'
+            ORDER BY lane, rank DESC, id LIMIT 10 * :limit
+        ) WHERE held_until IS NULL AND held_by LIKE 'unroutable:%' LIMIT :limit + 0
+    )
+    """)
+
+# By the time since a job came to wait or was last raised, the highest first: when there are more than one pass can raise, the oldest still get
+# to the top, and there they need no more passes.
+AGE = text("""
+    WITH RECURSIVE levels(boost) AS (
+        SELECT (SELECT boost FROM llm_jobs WHERE state = 'waiting' AND boost < :most ORDER BY boost DESC LIMIT 1)
+        UNION ALL
+        SELECT (SELECT boost FROM llm_jobs WHERE state = 'waiting' AND boost < levels.boost ORDER BY boost DESC LIMIT 1)
+        FROM levels WHERE levels.boost IS NOT NULL
+    )
+    UPDATE llm_jobs SET updated_at = :now,
+        boost = min(:most, boost + :step * (1 + (:now - updated_at - CASE boost WHEN 0 THEN :after ELSE :every END) / :every))
+    WHERE id IN (
+        SELECT job.id FROM levels CROSS JOIN llm_jobs AS job
+        WHERE job.state = 'waiting' AND job.boost = levels.boost
+            AND job.updated_at <= :now - CASE levels.boost WHEN 0 THEN :after ELSE :every END
+        LIMIT :limit + 0
+    )
+    """)
 
 PROMOTE = (
     update(jobs)
@@ -162,7 +201,12 @@ PROMOTE = (
         )
     )
     .values(
-        state=lit("waiting"), run_at=NULL, updated_at=bindparam("now"), changed_by=bindparam("actor"), reason=lit("due")
+        # Its time has come, but perhaps not yet what it waits on.
+        state=case((jobs.c.pending > lit(0), lit("waiting_children")), else_=lit("waiting")),
+        run_at=NULL,
+        updated_at=bindparam("now"),
+        changed_by=bindparam("actor"),
+        reason=lit("due"),
     )
 )
 

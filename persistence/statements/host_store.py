@@ -2,19 +2,23 @@
 
 from dataclasses import fields
 
-from sqlalchemy import bindparam, case, func, select, text, update
+from sqlalchemy import Integer, bindparam, case, exists, func, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from ..lifecycle import TERMINAL_STATES, TRANSITIONS, JobState
 from ..model import CallRecord, JobRow, Transition
 from ..schema import calls, chunks, job_data, job_results, jobs, transitions
-from .build import NULL, lit, one_of
+from .build import NO_OFFSET, NULL, lit, one_of, up_to
 
-_NEW_COLUMNS = (
+NEW_COLUMNS = (
     "key",
+    "unique_key",
     "type",
     "queue",
     "model",
+    "requires",
+    "group_key",
+    "group_limit",
     "tag",
     "state",
     "priority",
@@ -25,7 +29,7 @@ _NEW_COLUMNS = (
 )
 _new = insert(jobs).values(
     {
-        **{name: bindparam(name) for name in _NEW_COLUMNS},
+        **{name: bindparam(name) for name in NEW_COLUMNS},
         "updated_at": bindparam("created_at"),
         "changed_by": lit("host"),
     }
@@ -65,6 +69,7 @@ CANCEL = (
         lease_owner=NULL,
         lease_until=NULL,
         alone=lit(0),
+        pending=lit(0),
         run_at=NULL,
         held_by=NULL,
         held_until=NULL,
@@ -75,10 +80,28 @@ CANCEL = (
     )
 )
 
+# A name that at most one live job has (`unique`) may have passed to another since; a window's name (debounce, throttle) then stays with it.
+_rival = jobs.alias("rival")
+_taken = exists(
+    select(lit(1))
+    .select_from(_rival)
+    .where(
+        _rival.c.unique_key == jobs.c.unique_key,
+        text("(rival.state = 'waiting' OR rival.state = 'delayed' OR rival.state = 'waiting_children' OR rival.state = 'active')"),
+    )
+    .correlate(jobs)
+)
+_of_window = or_(jobs.c.unique_key.op("GLOB")(lit("debounce:*")), jobs.c.unique_key.op("GLOB")(lit("throttle:*")))
+
 RETRY = (
     update(jobs)
-    .where(jobs.c.id == bindparam("job_id"), jobs.c.state.in_(one_of(_RETRYABLE)))
+    .where(
+        jobs.c.id == bindparam("job_id"),
+        jobs.c.state.in_(one_of(_RETRYABLE)),
+        or_(jobs.c.unique_key.is_(None), _of_window, ~_taken),
+    )
     .values(
+        unique_key=case((_taken, NULL), else_=jobs.c.unique_key),
         state=lit("waiting"),
         lease_epoch=jobs.c.lease_epoch + lit(1),
         failures=lit(0),
@@ -91,6 +114,69 @@ RETRY = (
         changed_by=lit("host"),
         reason=bindparam("reason"),
     )
+)
+
+# Somebody has looked at what is unknown of these calls: the job may make them again.
+REVIEWED = (
+    update(calls)
+    .where(calls.c.job_id == bindparam("wanted"), calls.c.state == lit("unknown"))
+    .values(error_class=lit("reviewed"))
+)
+
+PROMOTE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.state == lit("delayed"))
+    .values(
+        state=case((jobs.c.pending > lit(0), lit("waiting_children")), else_=lit("waiting")),
+        run_at=NULL,
+        updated_at=bindparam("now"),
+        changed_by=lit("host"),
+        reason=bindparam("reason"),
+    )
+)
+
+_COPIED = ("type", "queue", "model", "requires", "group_key", "group_limit", "tag", "priority", "max_attempts")
+DUPLICATE = (
+    insert(jobs)
+    .from_select(
+        [*_COPIED, "created_at", "updated_at", "changed_by", "reason"],
+        select(
+            *(jobs.c[name] for name in _COPIED),
+            bindparam("now", type_=Integer),
+            bindparam("now", type_=Integer),
+            lit("host"),
+            lit("a duplicate of job ").concat(jobs.c.id),
+        ).where(jobs.c.id == bindparam("job_id")),
+    )
+    .returning(jobs.c.id)
+)
+DUPLICATE_DATA = insert(job_data).from_select(
+    ["job_id", "description", "data", "options"],
+    select(bindparam("job_id", type_=Integer), job_data.c.description, job_data.c.data, job_data.c.options).where(
+        job_data.c.job_id == bindparam("wanted")
+    ),
+)
+
+_undecided = (
+    func.json_extract(job_results.c.error, lit("$.class")) == lit("unknown_outcome"),
+    func.json_extract(job_results.c.error, lit("$.reviewed_at")).is_(None),
+)
+PARKED = (
+    select(*ROW_COLUMNS)
+    .join(job_results, job_results.c.job_id == jobs.c.id)
+    .where(jobs.c.state == lit("failed"), *_undecided)
+    .order_by(jobs.c.id.desc())
+    .limit(up_to("limit"))
+    .offset(NO_OFFSET)
+)
+DISMISS = (
+    update(job_results)
+    .where(
+        job_results.c.job_id == bindparam("wanted"),
+        *_undecided,
+        exists(select(lit(1)).where(jobs.c.id == job_results.c.job_id, jobs.c.state == lit("failed"))),
+    )
+    .values(error=func.json_set(job_results.c.error, lit("$.reviewed_at"), bindparam("now")))
 )
 
 JOB_LOG = (
@@ -117,8 +203,6 @@ ALL_CHUNKS = (
     .order_by(chunks.c.epoch, chunks.c.seq)
 )
 
-COUNTS = select(jobs.c.type, jobs.c.state, func.count()).group_by(jobs.c.type, jobs.c.state)
-
 _TOTALS = """
     SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
            sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
@@ -126,11 +210,3 @@ _TOTALS = """
 """
 USAGE = text(_TOTALS)
 USAGE_OF_TAG = text(_TOTALS + " JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag")
-
-AHEAD = text("""
-    SELECT count(*) FROM (
-        SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority > :priority
-        UNION ALL SELECT 1 FROM llm_jobs WHERE state = 'waiting' AND lane = :lane AND priority = :priority AND id < :job_id
-        LIMIT 1000
-    )
-    """)

@@ -28,7 +28,7 @@ class Board:
         return self.queue.add(kind, **fields).id
 
     def claim(
-        self, slots: int = 1, owner: str = "worker-a", lane: str = "default|chat|", **more: Any
+        self, slots: int = 1, owner: str = "worker-a", lane: str = "default|chat||", **more: Any
     ) -> list[ClaimedJob]:
         settings: dict[str, Any] = {
             "quotas": {lane: slots},

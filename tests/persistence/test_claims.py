@@ -8,8 +8,8 @@ from callboard.persistence.job_store import _COMPLETE
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.model import CallIntent, Lease
 
-LANE = "default|chat|"
-LANES = {"a": "default|chat|a", "b": "default|chat|b"}
+LANE = "default|chat||"
+LANES = {"a": "default|chat|a|", "b": "default|chat|b|"}
 INTENT = CallIntent(
     step="main", fingerprint="f", provider="p", model="m", limit_key="k", reserved_tokens=1, reserved_cost=None
 )
@@ -39,9 +39,9 @@ def test_lanes_and_their_depth(board):
     board.add("embed", queue="night", model="x|y", delay=5)
     board.add("embed", queue="night", model="x|y")
     assert claims.lanes(board.c, cap=1) == [
-        ("default|chat|", "default", "chat", None, 1),
-        ("default|chat|a", "default", "chat", "a", 1),
-        ("default|chat|b", "default", "chat", "b", 1),
+        ("default|chat||", "default", "chat", None, 1),
+        ("default|chat|a|", "default", "chat", "a", 1),
+        ("default|chat|b|", "default", "chat", "b", 1),
         ("night|embed|x|y", "night", "embed", "x|y", 1),
     ]
     assert [lane.waiting for lane in claims.lanes(board.c)] == [1, 2, 1, 1]
@@ -124,7 +124,7 @@ def test_suspects_run_alone_and_a_loss_while_alone_convicts(board):
     assert claims.suspects_waiting(board.c, lanes=[LANE])
     assert not claims.suspects_waiting(board.c, lanes=[LANES["a"]])
     assert ids(board.claim(2)) == [innocent]
-    assert board.claim(5, alone=True, quotas={"another|lane|": 5}) == []
+    assert board.claim(5, alone=True, quotas={"another|lane||": 5}) == []
     (suspect,) = board.claim(5, alone=True)
     assert (suspect.id, suspect.alone) == (poison, True)
     assert not claims.suspects_waiting(board.c, lanes=[LANE])

@@ -392,7 +392,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 while True:
     with c.write():
-        jobs = claims.claim(c, owner=sys.argv[2], slots=3, quotas={"default|chat|": 3}, lease_until=10**13, now=1, actor=sys.argv[2])
+        jobs = claims.claim(c, owner=sys.argv[2], slots=3, quotas={"default|chat||": 3}, lease_until=10**13, now=1, actor=sys.argv[2])
         for job in jobs:
             assert job_store.complete(c, job.lease, sys.argv[2], 1, sys.argv[2])
     if not jobs:

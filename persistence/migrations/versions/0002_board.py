@@ -173,6 +173,9 @@ CREATE INDEX llm_schedules_due ON llm_schedules (next_at) WHERE paused_at IS NUL
 CREATE INDEX llm_jobs_active ON llm_jobs (lease_owner, lease_until) WHERE state = 'active'
     """,
     """
+CREATE INDEX llm_jobs_ageing ON llm_jobs (boost, updated_at) WHERE state = 'waiting'
+    """,
+    """
 CREATE INDEX llm_jobs_conversation ON llm_jobs (conversation_id, id) WHERE conversation_id IS NOT NULL
     """,
     """
