@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from . import flows, identity
+from . import conversations, flows, identity
 from .engine import Connection
 from .json_text import loads
 from .lifecycle import JobState
@@ -51,6 +51,8 @@ def add(c: Connection, row: Mapping[str, Any], data: Mapping[str, Any]) -> int:
         found = by_key(c, row["key"]) or identity.find(c, row, data)
         if found is not None:
             return found
+    if row["conversation"] is not None:
+        conversations.ensure(c, row["conversation"], row["created_at"])
     if row["key"] is None:
         job_id: int = c.run(_ADD, row)[0][0]
     else:
@@ -97,6 +99,10 @@ def _add_at_once(c: Connection, rows: Sequence[tuple[dict[str, Any], dict[str, A
         new_data.append({**data, "job_id": next_id})
         ids.append(next_id)
         next_id += 1
+    for name, at in {
+        row["conversation"]: row["created_at"] for row in new_rows if row["conversation"] is not None
+    }.items():
+        conversations.ensure(c, name, at)
     if new_rows:
         c.change_many(_ADD_AS, new_rows)
         c.change_many(_ADD_DATA, new_data)

@@ -68,6 +68,7 @@ class JobQueue(QueueControl, QueueEvents):
         group: str | None = None,
         group_limit: int | None = None,
         requires: Sequence[str] = (),
+        conversation: str | None = None,
         options: JobOptions | Mapping[str, Any] | None = None,
         connection: Any = None,
     ) -> Job:
@@ -100,6 +101,7 @@ class JobQueue(QueueControl, QueueEvents):
             group=group,
             group_limit=group_limit,
             requires=requires,
+            conversation=conversation,
             options=options,
         )
         row, body = rows_of(job, self.clock())

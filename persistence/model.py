@@ -78,6 +78,7 @@ class ClaimedJob:
     group: str | None = None
     memo: "Memo | None" = None
     waited_on: tuple[JobInput, ...] = ()
+    history: "History | None" = None
 
     @property
     def inputs(self) -> tuple[JobInput, ...]:
@@ -291,3 +292,73 @@ class LimitHold(NamedTuple):
     key: str
     until: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationSettings:
+    """How a conversation is kept and sent.
+
+    `system`: the system text of every turn. `context_window`: tokens the model takes, prompt and answer together. Over `trim_at` of what is
+    left for the prompt, the oldest turns are left out down to `trim_to` of it. `on_failed`: a turn that fails is passed over ("skip"), or
+    what was waiting behind it fails with it ("block"). `summarise`: what is left out is summarised by a job of its own.
+    """
+
+    system: str | None = None
+    context_window: int = 32_000
+    trim_at: float = 0.85
+    trim_to: float = 0.6
+    on_failed: str = "skip"
+    summarise: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogMessage:
+    """One entry of a conversation's log, which is never changed. `content` is text, or JSON of a richer message. `at` in epoch milliseconds.
+
+    `tokens`: what it takes in a prompt, measured by the provider's own count; None: unknown. Roles besides a provider's: "trim" notes what is
+    left out of prompts from here on, "summary" what was left out, in short; the content of both says what they cover.
+    """
+
+    id: int
+    parent_id: int | None
+    turn: int
+    role: str
+    content: Any
+    tokens: int | None
+    job_id: int | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What a turn is given of its conversation: the log's newest part, oldest first, at least as much as fits in the context window.
+
+    `summary` is the newest summary of what came before, None if there is none.
+    """
+
+    conversation_id: int
+    name: str
+    settings: ConversationSettings
+    messages: tuple[LogMessage, ...] = ()
+    summary: LogMessage | None = None
+
+
+class NewMessage(NamedTuple):
+    """What a turn adds to the log of its conversation."""
+
+    role: str
+    content: Any
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the transaction that completes a turn appends to its conversation's log.
+
+    `summarise`: the data of the `chat` job that is to summarise what a trim left out, under a key that is never used twice.
+    """
+
+    conversation_id: int
+    messages: tuple[NewMessage, ...]
+    summarise: dict[str, Any] | None = None
+    summary_key: str | None = None

@@ -35,6 +35,7 @@ class NewJob:
     most. `start_within` in seconds, from when it may run: if nobody has started it by
     then, it fails. `max_attempts`: how many failures end it. `group`: jobs that share it take turns with other groups, and no more than `group_limit` of
     them are ever worked on at once. `requires`: the capabilities a runner must have (`tags` in the worker's configuration).
+    `conversation`: the name of the one that this is a turn of; it is made if there is none. Turns run one at a time, in the order they were added.
     """
 
     type: str
@@ -55,6 +56,7 @@ class NewJob:
     group: str | None = None
     group_limit: int | None = None
     requires: Sequence[str] = ()
+    conversation: str | None = None
     options: JobOptions | Mapping[str, Any] | None = None
 
 
@@ -94,6 +96,7 @@ def rows_of(job: NewJob, now: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "run_at": run_at,
         "start_by": None if job.start_within is None else due + _milliseconds("start_within", job.start_within),
         "max_attempts": _whole("max_attempts", job.max_attempts, 1, 1000),
+        "conversation": _conversation(job),
         "created_at": now,
     }
     if job.description is not None and not (isinstance(job.description, str) and storable(job.description)):
@@ -187,6 +190,12 @@ def find_fault(path: str, value: Any) -> None:
                 raise InvalidJobError(where, f"is {item}, which JSON does not have")
         elif not isinstance(item, str):
             raise InvalidJobError(where, f"is a {kind.__name__}, which JSON does not have")
+
+
+def _conversation(job: NewJob) -> str | None:
+    if job.conversation is not None and job.debounce is not None:
+        raise InvalidJobError("conversation", "cannot be given together with debounce: a turn keeps its place")
+    return _text("conversation", job.conversation, 200)
 
 
 def _options(given: JobOptions | Mapping[str, Any] | None) -> str:

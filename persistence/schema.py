@@ -392,14 +392,19 @@ def _terminal(state: str) -> str:
 
 
 def _queue_up(pending: str) -> str:
-    """Put the turn NEW behind the last live turn of its conversation: the one that no other turn waits on."""
-    return f"""INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+    """Put the turn NEW behind the last live turn of its conversation: the one that no other turn waits on.
+
+    A turn that is sent back while others have not yet been told of its end keeps its place before them.
+    """
+    return f"""DELETE FROM llm_job_edges WHERE job_id = NEW.id AND step = '{TURN_STEP}';
+        INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
         SELECT NEW.id, tail.id, '{TURN_STEP}', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
         FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
             SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND {_TURNS} AND id <> NEW.id AND NOT EXISTS (
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '{TURN_STEP}')
             ORDER BY id DESC LIMIT 1)
-        WHERE c.id = NEW.conversation_id
+        WHERE c.id = NEW.conversation_id AND NOT EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '{TURN_STEP}')
         ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
         UPDATE llm_jobs SET pending = {pending}, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (

@@ -154,6 +154,75 @@ SELECT 1 FROM llm_jobs AS mine
         AND (mine.group_limit IS NULL OR mine.group_limit > (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = mine.group_key))
         AND NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = mine.queue AND paused_at IS NOT NULL) AND (mine.held_until IS NULL OR mine.held_until <= :now) AND mine.queue || '|' || mine.type || '|' || coalesce(mine.model, '') || '|' || coalesce(mine.requires, '') IN (SELECT value FROM json_each(:lanes)) LIMIT 1
 """,
+    "conversations.APPEND": """
+INSERT INTO llm_messages (conversation_id, parent_id, turn, role, content, tokens, job_id, at) VALUES (:conversation_id, :parent_id, :turn, :role, :content, :tokens, :job_id, :at) RETURNING id
+""",
+    "conversations.BY_NAME": """
+SELECT llm_conversations.id, llm_conversations.name, llm_conversations.head_id, llm_conversations.settings, llm_conversations.created_at
+FROM llm_conversations
+WHERE llm_conversations.name = :wanted
+""",
+    "conversations.CREATE": """
+INSERT INTO llm_conversations (name, head_id, settings, created_at) VALUES (:name, :head_id, :settings, :created_at) ON CONFLICT (name) DO NOTHING RETURNING id
+""",
+    "conversations.HEAD": """
+SELECT c.head_id, coalesce(head.turn, 0) FROM llm_conversations AS c LEFT JOIN llm_messages AS head ON head.id = c.head_id
+    WHERE c.id = :wanted
+""",
+    "conversations.HISTORY": """
+WITH RECURSIVE chain(id, parent_id, turn, role, content, tokens, job_id, at, cut, size) AS (
+        SELECT m.id, m.parent_id, m.turn, m.role, m.content, m.tokens, m.job_id, m.at, CASE WHEN m.role = 'trim' OR m.role = 'summary' THEN json_extract(m.content, '$.covers[1]') ELSE 0 END, coalesce(m.tokens, length(m.content) / 3)
+        FROM llm_conversations AS c JOIN llm_messages AS m ON m.id = c.head_id WHERE c.id = :wanted
+        UNION ALL
+        SELECT m.id, m.parent_id, m.turn, m.role, m.content, m.tokens, m.job_id, m.at, max(chain.cut, CASE WHEN m.role = 'trim' OR m.role = 'summary' THEN json_extract(m.content, '$.covers[1]') ELSE 0 END), chain.size + coalesce(m.tokens, length(m.content) / 3)
+        FROM chain CROSS JOIN llm_messages AS m ON m.id = chain.parent_id
+        WHERE chain.parent_id > chain.cut AND chain.size <= :budget
+    )
+    SELECT id, parent_id, turn, role, content, tokens, job_id, at FROM chain ORDER BY id
+""",
+    "conversations.LIST": """
+SELECT c.id, c.name, coalesce(head.turn, 0),
+           (SELECT count(*) FROM llm_jobs WHERE conversation_id = c.id AND conversation_id IS NOT NULL
+            AND (state = 'active' OR state = 'delayed' OR state = 'waiting' OR state = 'waiting_children')),
+           c.created_at, coalesce(head.at, c.created_at)
+    FROM llm_conversations AS c LEFT JOIN llm_messages AS head ON head.id = c.head_id
+    WHERE c.id < :before ORDER BY c.id DESC LIMIT :limit + 0
+""",
+    "conversations.LOG": """
+WITH RECURSIVE chain(id, parent_id, turn, role, content, tokens, job_id, at) AS (
+        SELECT m.id, m.parent_id, m.turn, m.role, m.content, m.tokens, m.job_id, m.at
+        FROM llm_conversations AS c JOIN llm_messages AS m ON m.id = c.head_id WHERE c.id = :wanted
+        UNION ALL
+        SELECT m.id, m.parent_id, m.turn, m.role, m.content, m.tokens, m.job_id, m.at
+        FROM chain CROSS JOIN llm_messages AS m ON m.id = chain.parent_id
+    )
+    SELECT id, parent_id, turn, role, content, tokens, job_id, at FROM chain ORDER BY id
+""",
+    "conversations.MESSAGE": """
+SELECT llm_messages.id, llm_messages.parent_id, llm_messages.turn, llm_messages.role, llm_messages.content, llm_messages.tokens, llm_messages.job_id, llm_messages.at
+FROM llm_messages
+WHERE llm_messages.id = :wanted
+""",
+    "conversations.MOVE_HEAD": """
+UPDATE llm_conversations SET head_id=:new_head WHERE llm_conversations.id = :wanted
+""",
+    "conversations.SET_SETTINGS": """
+UPDATE llm_conversations SET settings=:settings WHERE llm_conversations.id = :wanted
+""",
+    "conversations.SUMMARISE": """
+INSERT INTO llm_jobs (type, key, queue, model, priority, tag, parent_id, changed_by, created_at, updated_at)
+    SELECT 'chat', :summary_key, queue, model, priority, tag, id, :actor, :now, :now FROM llm_jobs WHERE id = :job_id
+    ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
+    RETURNING id
+""",
+    "conversations.SUMMARY_DATA": """
+INSERT INTO llm_job_data (job_id, description, data) VALUES (:job_id, :description, :data)
+""",
+    "conversations.TURNS": """
+SELECT job.id, c.id, c.name, c.settings FROM json_each(:ids) AS claimed
+    CROSS JOIN llm_jobs AS job ON job.id = claimed.value
+    CROSS JOIN llm_conversations AS c ON c.id = job.conversation_id
+""",
     "events.NEWEST": """
 SELECT coalesce(max(llm_job_transitions.id), 0) AS coalesce_1
 FROM llm_job_transitions
@@ -223,6 +292,9 @@ SELECT edge.job_id, edge.step, edge.depends_on, edge.name, edge.policy, edge.sta
     CROSS JOIN llm_jobs AS target ON target.id = edge.depends_on
     LEFT JOIN llm_job_results AS result ON result.job_id = target.id
     ORDER BY edge.job_id, edge.place, edge.depends_on
+""",
+    "flows.KNOWN": """
+SELECT id FROM llm_jobs WHERE id IN (SELECT value FROM json_each(:ids))
 """,
     "flows.LESS_PENDING": """
 UPDATE llm_jobs SET pending = max(0, pending - settled.value)
@@ -312,16 +384,22 @@ SELECT edge.step, edge.depends_on, edge.name, target.state, target.type FROM llm
 UPDATE llm_jobs SET pending=:open, state='waiting_children', updated_at=:now, changed_by=:actor, reason='what it waits on is live again' WHERE llm_jobs.id = :waiter AND llm_jobs.state IN ('waiting', 'waiting_children')
 """,
     "host_store.ADD": """
-INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
+INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
+FROM llm_conversations
+WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
 """,
     "host_store.ADD_AS": """
-INSERT INTO llm_jobs (id, "key", type, queue, model, requires, group_key, group_limit, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
+INSERT INTO llm_jobs (id, "key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
+FROM llm_conversations
+WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
 """,
     "host_store.ADD_DATA": """
 INSERT INTO llm_job_data (job_id, description, data, options) VALUES (:job_id, :description, :data, :options)
 """,
     "host_store.ADD_ONCE": """
-INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
+INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
+FROM llm_conversations
+WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
 """,
     "host_store.ALL_CHUNKS": """
 SELECT llm_job_chunks.epoch, llm_job_chunks.seq, llm_job_chunks.step, llm_job_chunks.text, llm_job_chunks.at
@@ -945,13 +1023,15 @@ CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.l
 CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, NULL, CASE WHEN (NEW.state = 'delayed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
-        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; DELETE FROM llm_job_edges WHERE job_id = NEW.id AND step = '@turn';
+        INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
         SELECT NEW.id, tail.id, '@turn', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
         FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
             SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active') AND id <> NEW.id AND NOT EXISTS (
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
-        WHERE c.id = NEW.conversation_id
+        WHERE c.id = NEW.conversation_id AND NOT EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
         ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
         UPDATE llm_jobs SET pending = pending + 1, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
@@ -961,13 +1041,15 @@ CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id
 CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.conversation_id IS NOT NULL AND (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') AND NOT (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed')
         BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting_children') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'cancelled' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') ELSE 0 END THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
-        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; DELETE FROM llm_job_edges WHERE job_id = NEW.id AND step = '@turn';
+        INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
         SELECT NEW.id, tail.id, '@turn', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
         FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
             SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active') AND id <> NEW.id AND NOT EXISTS (
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
-        WHERE c.id = NEW.conversation_id
+        WHERE c.id = NEW.conversation_id AND NOT EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
         ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
         UPDATE llm_jobs SET pending = (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open'), state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ..lifecycle import TERMINAL_STATES, TRANSITIONS, JobState
 from ..model import CallRecord, JobRow, Transition
-from ..schema import calls, chunks, job_data, job_results, jobs, transitions
+from ..schema import calls, chunks, conversations, job_data, job_results, jobs, transitions
 from .build import NO_OFFSET, NULL, lit, one_of, up_to
 
 NEW_COLUMNS = (
@@ -30,6 +30,9 @@ NEW_COLUMNS = (
 _new = insert(jobs).values(
     {
         **{name: bindparam(name) for name in NEW_COLUMNS},
+        "conversation_id": select(conversations.c.id)
+        .where(conversations.c.name == bindparam("conversation"))
+        .scalar_subquery(),
         "updated_at": bindparam("created_at"),
         "changed_by": lit("host"),
     }
@@ -87,7 +90,9 @@ _taken = exists(
     .select_from(_rival)
     .where(
         _rival.c.unique_key == jobs.c.unique_key,
-        text("(rival.state = 'waiting' OR rival.state = 'delayed' OR rival.state = 'waiting_children' OR rival.state = 'active')"),
+        text(
+            "(rival.state = 'waiting' OR rival.state = 'delayed' OR rival.state = 'waiting_children' OR rival.state = 'active')"
+        ),
     )
     .correlate(jobs)
 )

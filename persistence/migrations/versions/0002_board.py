@@ -230,6 +230,13 @@ CREATE INDEX llm_messages_conversation ON llm_messages (conversation_id, id)
 CREATE INDEX llm_job_edges_on ON llm_job_edges (depends_on, state)
     """,
     """
+CREATE VIEW llm_inbox AS
+        SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
+            job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options
+        FROM llm_jobs AS job JOIN llm_job_data AS body ON body.job_id = job.id
+        LEFT JOIN llm_conversations AS conversation ON conversation.id = job.conversation_id
+    """,
+    """
 CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
         BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, NULL, CASE WHEN (NEW.state = 'delayed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
@@ -266,13 +273,15 @@ CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.l
 CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, NULL, CASE WHEN (NEW.state = 'delayed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
-        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; DELETE FROM llm_job_edges WHERE job_id = NEW.id AND step = '@turn';
+        INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
         SELECT NEW.id, tail.id, '@turn', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
         FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
             SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active') AND id <> NEW.id AND NOT EXISTS (
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
-        WHERE c.id = NEW.conversation_id
+        WHERE c.id = NEW.conversation_id AND NOT EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
         ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
         UPDATE llm_jobs SET pending = pending + 1, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
@@ -282,13 +291,15 @@ CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id
 CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.conversation_id IS NOT NULL AND (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') AND NOT (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed')
         BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, OLD.state, CASE WHEN CASE OLD.state WHEN 'waiting' THEN (NEW.state = 'active' OR NEW.state = 'cancelled' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting_children') WHEN 'delayed' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'waiting_children' THEN (NEW.state = 'cancelled' OR NEW.state = 'failed' OR NEW.state = 'waiting') WHEN 'active' THEN (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'delayed' OR NEW.state = 'failed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'failed' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') WHEN 'cancelled' THEN (NEW.state = 'waiting' OR NEW.state = 'waiting_children') ELSE 0 END THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
-        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
+        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason); UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES (NEW.queue, NEW.type, NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1; DELETE FROM llm_job_edges WHERE job_id = NEW.id AND step = '@turn';
+        INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
         SELECT NEW.id, tail.id, '@turn', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
         FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
             SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active') AND id <> NEW.id AND NOT EXISTS (
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
-        WHERE c.id = NEW.conversation_id
+        WHERE c.id = NEW.conversation_id AND NOT EXISTS (
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
         ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
         UPDATE llm_jobs SET pending = (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open'), state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
@@ -307,13 +318,6 @@ CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation
     """
 CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END
-    """,
-    """
-CREATE VIEW llm_inbox AS
-        SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
-            job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options
-        FROM llm_jobs AS job JOIN llm_job_data AS body ON body.job_id = job.id
-        LEFT JOIN llm_conversations AS conversation ON conversation.id = job.conversation_id
     """,
     """
 CREATE TRIGGER llm_inbox_added INSTEAD OF INSERT ON llm_inbox
