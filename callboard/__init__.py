@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from callboard.persistence.errors import (
         CallboardError,
         DatabaseError,
+        HostTransactionError,
         InvalidJobError,
         JobCancelledError,
         JobFailedError,
         JobNotFoundError,
         WaitTimeoutError,
     )
+    from callboard.persistence.host_transaction import sqlite_driver
     from callboard.persistence.job import Job
     from callboard.persistence.job_queue import JobQueue
     from callboard.persistence.lifecycle import JobState
@@ -49,6 +51,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DatabaseError",
+    "HostTransactionError",
     "InvalidJobError",
     "Job",
     "JobCancelledError",
@@ -65,6 +68,7 @@ __all__ = [
     "__version__",
     "load_config",
     "spawn",
+    "sqlite_driver",
 ]
 
 _HOME = {
@@ -77,6 +81,7 @@ _HOME = {
     "Config": "config",
     "ConfigError": "config",
     "DatabaseError": "persistence.errors",
+    "HostTransactionError": "persistence.errors",
     "InvalidJobError": "persistence.errors",
     "Job": "persistence.job",
     "JobCancelledError": "persistence.errors",
@@ -92,6 +97,7 @@ _HOME = {
     "WorkerProcess": "process",
     "load_config": "config",
     "spawn": "process",
+    "sqlite_driver": "persistence.host_transaction",
 }
 
 

@@ -51,7 +51,7 @@ BUILTIN_MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 
 _ENV_PREFIX = "CALLBOARD_"
-_OTHER_VARIABLES = frozenset({"CALLBOARD_CONFIG", "CALLBOARD_DEBUG"})
+_OTHER_VARIABLES = frozenset({"CALLBOARD_CONFIG", "CALLBOARD_DEBUG", "CALLBOARD_SQLITE"})
 _SECRET = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{12,}|AIza[A-Za-z0-9_-]{20,}|gsk_[A-Za-z0-9]{12,}|xai-[A-Za-z0-9]{12,}|Bearer\s+\S{8,})"
 )

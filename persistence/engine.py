@@ -28,6 +28,8 @@ from .version import SCHEMA_VERSION, VERSION_TABLE
 log = logging.getLogger("callboard.persistence")
 
 try:
+    if os.environ.get("CALLBOARD_SQLITE") == "standard":  # the host's own library, where it uses that on the same file
+        raise ImportError  # noqa: TRY301  # it goes the way of the platforms that have no wheel
     from pysqlite3 import dbapi2 as _pysqlite3
 except ImportError:  # no wheel for this platform: the standard module, guarded by `has_wal_reset_bug`
     import sqlite3
@@ -291,6 +293,8 @@ class Connection:
     def __init__(self, database: Database, driver_connection: Any) -> None:
         self.database = database
         self.commits = 0
+        # Jobs that ended, and whose dependents are still to be told: `persistence.flows`.
+        self.unsettled: list[int] = []
         self._driver = driver_connection
         self._execute = self._driver.execute
         self._write = _Write(self)

@@ -14,7 +14,9 @@
     │  ├─ DatabaseTooNewError        its tables come from a newer release
     │  ├─ UnsafeEngineError          this SQLite could corrupt it, and the safe mode is out of reach
     │  └─ DatabaseRefusedError       a constraint or trigger refused a row
+    ├─ HostTransactionError          (ValueError) the connection a host gave cannot take jobs
     ├─ InvalidJobError               (ValueError) a field of a new job is not acceptable
+    ├─ InvalidQueryError             (ValueError) a search cannot be read; its text shows the place
     ├─ JobNotFoundError              (LookupError) no job has this id
     ├─ JobNotFinishedError           a result was asked of a job that has none yet
     ├─ JobFailedError                a result was asked of a job that failed
@@ -83,12 +85,28 @@ class DatabaseRefusedError(DatabaseError):
     """A constraint or a trigger of the board refused what was being written."""
 
 
+class HostTransactionError(CallboardError, ValueError):
+    """The connection a host gave for its own transaction cannot take jobs. The message says what is wrong with it."""
+
+
 class InvalidJobError(CallboardError, ValueError):
     """A field of a new job is not acceptable. `field` names it, with the path into it where the fault lies deeper."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+        self.problem = problem
+
+
+class InvalidQueryError(CallboardError, ValueError):
+    """A search cannot be read. `problem` says why; `position` and `length` are the place in `query`, which the error's text points at."""
+
+    def __init__(self, query: str, position: int, length: int, problem: str) -> None:
+        shown = "".join(character if character.isprintable() else " " for character in query)
+        super().__init__(f"{problem}\n  {shown}\n  {' ' * position}{'^' * max(length, 1)}")
+        self.query = query
+        self.position = position
+        self.length = length
         self.problem = problem
 
 

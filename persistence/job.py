@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 from .errors import JobCancelledError, JobFailedError, JobNotFinishedError, WaitTimeoutError
 from .lifecycle import JobState
 from .model import CallRecord, Chunk, JobRow, Transition
+from .watching import looks
 
 if TYPE_CHECKING:
     from .job_queue import JobQueue
-
-_UNCHANGED_LOOKS = 50  # after so many quiet looks, look for real: a lost hint costs a second, never the answer
 
 
 class Job:
@@ -84,7 +83,7 @@ class Job:
 
         `timeout` in seconds, None waits for ever. Raises WaitTimeoutError.
         """
-        for quiet in self._looks(timeout):
+        for quiet in looks(self._queue, timeout):
             if not quiet and self.row().finished:
                 return self
         raise WaitTimeoutError(f"job {self._id} is still {self.state} after {timeout:g} s")
@@ -96,7 +95,7 @@ class Job:
         Ends without raising however the job ends. `timeout` in seconds, for the whole of it. Raises WaitTimeoutError.
         """
         epoch, seq = (after.epoch, after.seq) if after is not None else (-1, -1)
-        for quiet in self._looks(timeout):
+        for quiet in looks(self._queue, timeout):
             if quiet:
                 continue
             ended = self.row().finished  # before the chunks: all of them were committed by the time it ended
@@ -108,28 +107,37 @@ class Job:
                 return
         raise WaitTimeoutError(f"job {self._id} is still {self.state} after {timeout:g} s")
 
-    def _looks(self, timeout: float | None) -> Iterator[bool]:
-        """Pace a wait: yields at once and then after every pause, True where nobody has changed the database since the last look."""
-        queue = self._queue
-        deadline = None if timeout is None else queue.monotonic() + timeout
-        mark: object = None
-        unchanged = 0
-        while True:
-            before, mark = mark, queue.change_mark()
-            unchanged = unchanged + 1 if mark is not None and mark == before else 0
-            yield unchanged % _UNCHANGED_LOOKS != 0
-            if deadline is not None and queue.monotonic() >= deadline:
-                return
-            queue.sleep(queue.poll_interval)
+    def cancel(self, reason: str | None = None, *, tree: bool = False) -> bool:
+        """Cancel the job wherever it runs; False if it had ended. A call in flight is aborted within a poll of its worker.
 
-    def cancel(self, reason: str | None = None) -> bool:
-        """Cancel the job wherever it runs; False if it had ended. A call in flight is aborted within a poll of its worker."""
-        return self._queue.cancel(self._id, reason)
+        With `tree`, everything that is there for it goes too: see `JobQueue.cancel_tree`.
+        """
+        return self._queue.cancel(self._id, reason, tree=tree)
+
+    def children(self) -> "list[Job]":
+        """The jobs that this one created while it ran, oldest first."""
+        return [Job(self._queue, row.id, row) for row in self._queue.children(self._id)]
+
+    def dependencies(self) -> "list[Job]":
+        """The jobs that this one waits on or has waited on, in the order of its needs; its children included."""
+        return [Job(self._queue, row.id, row) for row in self._queue.dependencies(self._id)]
+
+    def dependents(self) -> "list[Job]":
+        """The jobs that wait on this one or have waited on it, oldest first."""
+        return [Job(self._queue, row.id, row) for row in self._queue.dependents(self._id)]
 
     def retry(self, reason: str | None = None) -> bool:
-        """Send a failed or cancelled job back to waiting; False if it is neither. Steps it completed are not paid for again."""
+        """Send a failed or cancelled job back to waiting; False if it cannot be. Steps it completed are not paid for again."""
         self._ended = None
         return self._queue.retry(self._id, reason)
+
+    def promote(self, reason: str | None = None) -> bool:
+        """Let it run now; False if it is not delayed."""
+        return self._queue.promote(self._id, reason)
+
+    def duplicate(self) -> "Job":
+        """A new job that is to do the same, now."""
+        return self._queue.duplicate(self._id)
 
     def transitions(self) -> list[Transition]:
         """The job's log, oldest first."""

@@ -26,38 +26,38 @@ FROM json_each(:ids) AS anon_1)
     "claims.CLAIM": """
 UPDATE llm_jobs SET state='active', lease_epoch=(llm_jobs.lease_epoch + 1), lease_owner=:owner, lease_until=:lease_until, alone=0, attempt=(llm_jobs.attempt + 1), held_by=NULL, held_until=NULL, progress=0, progress_message=NULL, updated_at=:now, started_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id IN (
     WITH RECURSIVE spread(lane, quota, shared, part) AS (
-        SELECT wanted.key, json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'),
-            (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane >= wanted.key || '|' AND lane < wanted.key || '}' ORDER BY lane LIMIT 1)
+        SELECT wanted.key, json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'), (
+            SELECT lane FROM llm_jobs
+            WHERE state = 'waiting' AND lane >= wanted.key || '|' || :start AND lane < wanted.key || '}' ORDER BY lane LIMIT 1
+        )
         FROM json_each(:quotas) AS wanted
         WHERE NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = substr(wanted.key, 1, instr(wanted.key, '|') - 1) AND paused_at IS NOT NULL)
         UNION ALL
         SELECT spread.lane, quota, shared,
             (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > spread.part AND lane < spread.lane || '}' ORDER BY lane LIMIT 1)
         FROM spread WHERE spread.part IS NOT NULL
+        LIMIT :parts + 0
     ),
     heads AS (
-        SELECT spread.part, spread.quota, spread.shared, job.id, job.rank, job.group_limit,
-            (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = job.group_key) AS worked_on,
-            CASE WHEN job.group_key IS NULL THEN 1
-            ELSE (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = job.group_key) + row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) END AS turn
+        SELECT spread.part, spread.quota, spread.shared, job.id, job.rank, job.group_key, job.group_limit,
+            (SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = job.group_key) AS worked_on, row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) AS nth
         FROM spread LEFT JOIN llm_jobs AS job
             ON job.id = (SELECT mine.id FROM llm_jobs AS mine WHERE mine.state = 'waiting' AND mine.lane = spread.part AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.losses < :suspect_after ORDER BY mine.rank DESC, mine.id LIMIT 1)
     ),
     best AS (
         SELECT part, quota, shared, worked_on FROM (
-            SELECT *, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
-            FROM heads WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
+            SELECT *, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, CASE WHEN group_key IS NULL THEN 1 ELSE worked_on + nth END, id) AS place
+            FROM heads WHERE id IS NOT NULL AND (group_limit IS NULL OR CASE WHEN group_key IS NULL THEN 1 ELSE worked_on + nth END <= group_limit)
         ) WHERE place <= :slots
     ),
     turned AS (
-        SELECT best.quota, best.shared, job.id, job.rank, job.group_limit, CASE WHEN job.group_key IS NULL THEN 1
-            ELSE best.worked_on + row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) END AS turn
+        SELECT best.quota, best.shared, best.worked_on, job.id, job.rank, job.group_key, job.group_limit, row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) AS nth
         FROM best LEFT JOIN llm_jobs AS job
             ON job.id IN (SELECT mine.id FROM llm_jobs AS mine WHERE mine.state = 'waiting' AND mine.lane = best.part AND (mine.held_until IS NULL OR mine.held_until <= :now) AND (mine.start_by IS NULL OR mine.start_by > :now) AND mine.losses < :suspect_after ORDER BY mine.rank DESC, mine.id LIMIT :slots + 0)
     ),
     placed AS (
-        SELECT id, rank, turn, quota, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
-        FROM turned WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
+        SELECT id, rank, CASE WHEN group_key IS NULL THEN 1 ELSE worked_on + nth END AS turn, quota, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, CASE WHEN group_key IS NULL THEN 1 ELSE worked_on + nth END, id) AS place
+        FROM turned WHERE id IS NOT NULL AND (group_limit IS NULL OR CASE WHEN group_key IS NULL THEN 1 ELSE worked_on + nth END <= group_limit)
     )
     SELECT id FROM placed WHERE place <= quota ORDER BY rank DESC, turn, id LIMIT :slots + 0
     ) RETURNING id, lease_epoch, type, queue, model, priority, rank, requires, group_key, attempt, failures, losses, max_attempts
@@ -147,6 +147,22 @@ WHERE llm_jobs.state = 'delayed' AND llm_jobs.run_at <= :now ORDER BY llm_jobs.r
 """,
     "claims.RENEW": """
 UPDATE llm_jobs SET lease_until=:until WHERE llm_jobs.state = 'active' AND llm_jobs.lease_owner = :owner
+""",
+    "claims.SPREAD_END": """
+WITH RECURSIVE spread(lane, quota, shared, part) AS (
+        SELECT wanted.key, json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'), (
+            SELECT lane FROM llm_jobs
+            WHERE state = 'waiting' AND lane >= wanted.key || '|' || :start AND lane < wanted.key || '}' ORDER BY lane LIMIT 1
+        )
+        FROM json_each(:quotas) AS wanted
+        WHERE NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = substr(wanted.key, 1, instr(wanted.key, '|') - 1) AND paused_at IS NOT NULL)
+        UNION ALL
+        SELECT spread.lane, quota, shared,
+            (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > spread.part AND lane < spread.lane || '}' ORDER BY lane LIMIT 1)
+        FROM spread WHERE spread.part IS NOT NULL
+        LIMIT :parts + 0
+    )
+    SELECT min(substr(last, length(lane) + 2)) FROM (SELECT lane, max(part) AS last FROM spread GROUP BY lane HAVING count(*) = count(part))
 """,
     "claims.SUSPECTS": """
 SELECT 1 FROM llm_jobs AS mine
@@ -386,12 +402,12 @@ UPDATE llm_jobs SET pending=:open, state='waiting_children', updated_at=:now, ch
     "host_store.ADD": """
 INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
 FROM llm_conversations
-WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') RETURNING id
+WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, :changed_by) RETURNING id
 """,
     "host_store.ADD_AS": """
 INSERT INTO llm_jobs (id, "key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:id, :key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
 FROM llm_conversations
-WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host')
+WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, :changed_by)
 """,
     "host_store.ADD_DATA": """
 INSERT INTO llm_job_data (job_id, description, data, options) VALUES (:job_id, :description, :data, :options)
@@ -399,7 +415,7 @@ INSERT INTO llm_job_data (job_id, description, data, options) VALUES (:job_id, :
     "host_store.ADD_ONCE": """
 INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
 FROM llm_conversations
-WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, 'host') ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
+WHERE llm_conversations.name = :conversation), :state, :priority, :run_at, :start_by, :max_attempts, :created_at, :created_at, :changed_by) ON CONFLICT ("key") WHERE key IS NOT NULL DO NOTHING RETURNING id
 """,
     "host_store.ALL_CHUNKS": """
 SELECT llm_job_chunks.epoch, llm_job_chunks.seq, llm_job_chunks.step, llm_job_chunks.text, llm_job_chunks.at

@@ -34,7 +34,7 @@ _new = insert(jobs).values(
         .where(conversations.c.name == bindparam("conversation"))
         .scalar_subquery(),
         "updated_at": bindparam("created_at"),
-        "changed_by": lit("host"),
+        "changed_by": bindparam("changed_by"),
     }
 )
 ADD = _new.returning(jobs.c.id)

@@ -52,7 +52,9 @@ COMPLETIONS = (
     .where(calls.c.job_id.in_(_ids), calls.c.state == lit("completed"))
 )
 VALUES = select(steps.c.job_id, steps.c.name, steps.c.value).where(steps.c.job_id.in_(_ids))
-UNKNOWN = select(calls.c.job_id, calls.c.step).where(calls.c.job_id.in_(_ids), calls.c.state == lit("unknown"))
+UNKNOWN = select(calls.c.job_id, calls.c.step).where(
+    calls.c.job_id.in_(_ids), calls.c.state == lit("unknown"), calls.c.error_class.is_distinct_from(lit("reviewed"))
+)
 
 # One call's tokens: what it used, where that is known, else what was reserved for it.
 _USED = " + ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
