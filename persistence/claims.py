@@ -23,6 +23,7 @@ from .sql import Prepared
 _LANES = Prepared("claims.LANES")
 _OWNERS = Prepared("claims.OWNERS")
 _CLAIM = Prepared("claims.CLAIM")
+_SPREAD_END = Prepared("claims.SPREAD_END")
 _CLAIM_ALONE = Prepared("claims.CLAIM_ALONE")
 _BODIES = Prepared("claims.BODIES")
 _SUSPECTS = Prepared("claims.SUSPECTS")
@@ -37,6 +38,8 @@ _LOST = Prepared("claims.LOST")
 _OWNED = Prepared("claims.OWNED")
 
 FOREVER = 2**63 - 1
+PARTS = 500
+"""How many groups a claim looks at; up to here their order is exact."""
 
 
 def lanes(c: Connection, *, cap: int = 64) -> list[LaneDepth]:
@@ -63,6 +66,8 @@ def claim(
     alone: bool = False,
     suspect_after: int = 2,
     shared: Mapping[str, str] | None = None,
+    start: str = "",
+    parts: int = PARTS,
 ) -> list[ClaimedJob]:
     """Claim up to `slots` waiting jobs, at most `quotas[lane]` of each lane and none of a lane not named.
 
@@ -71,19 +76,27 @@ def claim(
     on, by any worker, count as turns their group has had. A job without a group is always the first of its own. Of a group no more than
     its `group_limit` are ever active; where its jobs differ in it, each waits until fewer than its own are.
 
+    With more than `parts` groups waiting it looks at that many of them, from the group `start` on; let that move (`next_start`), and each
+    has its turn.
+
     Jobs that are held, past their `start_by`, suspects or in a paused queue are passed over; with `alone` exactly one suspect is claimed,
     and nothing else.
     Each comes with what it needs to start, and with its memo if it was claimed before. Times in epoch milliseconds.
     """
     params = {
         "owner": owner,
-        "quotas": json.dumps({lane: (quota, (shared or {}).get(lane, lane)) for lane, quota in quotas.items()}),
+        "quotas": _quotas(quotas, shared),
         "lease_until": lease_until,
         "now": now,
         "actor": actor,
         "suspect_after": suspect_after,
     }
-    rows = c.run(_CLAIM_ALONE, params) if alone else c.run(_CLAIM, {**params, "slots": slots})
+    if alone:
+        rows = c.run(_CLAIM_ALONE, params)
+    else:
+        rows = c.run(_CLAIM, {**params, "slots": slots, "start": start, "parts": parts})
+        if not rows and start:  # nothing from there to the end
+            rows = c.run(_CLAIM, {**params, "slots": slots, "start": "", "parts": parts})
     if not rows:
         return []
     rows.sort(key=lambda row: (-row[6], row[0]))
@@ -115,6 +128,16 @@ def claim(
         )
         for job_id, epoch, kind, queue, model, priority, _, requires, group, attempt, failures, losses, max_attempts in rows
     ]
+
+
+def _quotas(quotas: Mapping[str, int], shared: Mapping[str, str] | None) -> str:
+    return json.dumps({lane: (quota, (shared or {}).get(lane, lane)) for lane, quota in quotas.items() if quota > 0})
+
+
+def next_start(c: Connection, lanes: Iterable[str], start: str, *, parts: int = PARTS) -> str:
+    """The group at which claims should begin after they have begun at `start` for a while: further on if they could not see all from there."""
+    params = {"quotas": _quotas(dict.fromkeys(lanes, 1), None), "start": start, "parts": parts}
+    return c.run(_SPREAD_END, params)[0][0] or ""
 
 
 def read_options(stored: str) -> JobOptions:

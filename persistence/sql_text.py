@@ -683,6 +683,12 @@ UPDATE llm_queues SET paused_at = NULL WHERE name = :name AND paused_at IS NOT N
     "queues.WORKED_ON": """
 SELECT count(*) FROM llm_jobs WHERE state = 'active' AND group_key = :group_key
 """,
+    "search.DELETE": """
+DELETE FROM llm_jobs WHERE llm_jobs.id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1) AND llm_jobs.state IN ('cancelled', 'completed', 'failed') AND NOT (EXISTS (SELECT 1
+FROM llm_job_edges JOIN llm_jobs AS live ON live.id = llm_job_edges.job_id
+WHERE llm_job_edges.depends_on = llm_jobs.id AND (live.state NOT IN ('cancelled', 'completed', 'failed'))))
+""",
 }
 
 CREATION: tuple[str, ...] = (

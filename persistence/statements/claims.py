@@ -42,14 +42,15 @@ _LANE = "mine.queue || '|' || mine.type || '|' || coalesce(mine.model, '') || '|
 _PAUSED = "EXISTS (SELECT 1 FROM llm_queues WHERE name = {queue} AND paused_at IS NOT NULL)"
 _WORKED_ON = "(SELECT count(*) FROM llm_jobs AS other WHERE other.state = 'active' AND other.group_key = {group})"
 _IN_LANE = f"mine.state = 'waiting' AND mine.lane = {{lane}} AND {_MAY_RUN} AND mine.losses < :suspect_after ORDER BY mine.rank DESC, mine.id"
-_TURN = """CASE WHEN job.group_key IS NULL THEN 1
-            ELSE {worked_on} + row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) END"""
+_NTH = "row_number() OVER (PARTITION BY job.group_key ORDER BY job.rank DESC, job.id) AS nth"
+_TURN = "CASE WHEN group_key IS NULL THEN 1 ELSE worked_on + nth END"
 _SUSPECT = f"""mine.state = 'waiting' AND mine.losses > 0 AND mine.losses >= :suspect_after
         AND (mine.group_limit IS NULL OR mine.group_limit > {_WORKED_ON.format(group="mine.group_key")})
         AND NOT {_PAUSED.format(queue="mine.queue")}"""
 
 # `quotas`: lane → [how many, what it shares that number with]. Step by step:
-#   spread  every group of every lane asked for that has waiting jobs (jobs without a group are one such), by skipping through the index
+#   spread  every group of every lane asked for that has waiting jobs (jobs without a group are one such), by skipping through the index:
+#           `parts` of them at most, from the key `start`, so that ten thousand groups do not make a claim slow
 #   heads   the best job of each of them, and whose turn it would be: among equal ranks the first of each group goes before any second,
 #           and what is being worked on of a group counts as turns it has had
 #   best    no more of them than could be claimed, so that a thousand groups are not read deeper than their heads
@@ -57,41 +58,48 @@ _SUSPECT = f"""mine.state = 'waiting' AND mine.losses > 0 AND mine.losses >= :su
 #   placed  those within their group's limit, numbered within their quota
 # The joins are outer joins, whose order the planner may not turn round: after an ANALYZE it would read every job to find those of a lane.
 # What finds no job yields a row of NULLs, which is left out.
-_BEST_FIRST = f"""
+_SPREAD = f"""
     WITH RECURSIVE spread(lane, quota, shared, part) AS (
-        SELECT wanted.key, json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'),
-            (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane >= wanted.key || '|' AND lane < wanted.key || '}}' ORDER BY lane LIMIT 1)
+        SELECT wanted.key, json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'), (
+            SELECT lane FROM llm_jobs
+            WHERE state = 'waiting' AND lane >= wanted.key || '|' || :start AND lane < wanted.key || '}}' ORDER BY lane LIMIT 1
+        )
         FROM json_each(:quotas) AS wanted
         WHERE NOT {_PAUSED.format(queue="substr(wanted.key, 1, instr(wanted.key, '|') - 1)")}
         UNION ALL
         SELECT spread.lane, quota, shared,
             (SELECT lane FROM llm_jobs WHERE state = 'waiting' AND lane > spread.part AND lane < spread.lane || '}}' ORDER BY lane LIMIT 1)
         FROM spread WHERE spread.part IS NOT NULL
-    ),
+        LIMIT :parts + 0
+    )"""
+_BEST_FIRST = f"""{_SPREAD},
     heads AS (
-        SELECT spread.part, spread.quota, spread.shared, job.id, job.rank, job.group_limit,
-            {_WORKED_ON.format(group="job.group_key")} AS worked_on,
-            {_TURN.format(worked_on=_WORKED_ON.format(group="job.group_key"))} AS turn
+        SELECT spread.part, spread.quota, spread.shared, job.id, job.rank, job.group_key, job.group_limit,
+            {_WORKED_ON.format(group="job.group_key")} AS worked_on, {_NTH}
         FROM spread LEFT JOIN llm_jobs AS job
             ON job.id = (SELECT mine.id FROM llm_jobs AS mine WHERE {_IN_LANE.format(lane="spread.part")} LIMIT 1)
     ),
     best AS (
         SELECT part, quota, shared, worked_on FROM (
-            SELECT *, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
-            FROM heads WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
+            SELECT *, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, {_TURN}, id) AS place
+            FROM heads WHERE id IS NOT NULL AND (group_limit IS NULL OR {_TURN} <= group_limit)
         ) WHERE place <= :slots
     ),
     turned AS (
-        SELECT best.quota, best.shared, job.id, job.rank, job.group_limit, {_TURN.format(worked_on="best.worked_on")} AS turn
+        SELECT best.quota, best.shared, best.worked_on, job.id, job.rank, job.group_key, job.group_limit, {_NTH}
         FROM best LEFT JOIN llm_jobs AS job
             ON job.id IN (SELECT mine.id FROM llm_jobs AS mine WHERE {_IN_LANE.format(lane="best.part")} LIMIT :slots + 0)
     ),
     placed AS (
-        SELECT id, rank, turn, quota, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, turn, id) AS place
-        FROM turned WHERE id IS NOT NULL AND (group_limit IS NULL OR turn <= group_limit)
+        SELECT id, rank, {_TURN} AS turn, quota, row_number() OVER (PARTITION BY shared ORDER BY rank DESC, {_TURN}, id) AS place
+        FROM turned WHERE id IS NOT NULL AND (group_limit IS NULL OR {_TURN} <= group_limit)
     )
     SELECT id FROM placed WHERE place <= quota ORDER BY rank DESC, turn, id LIMIT :slots + 0
     """
+# Where the next window of groups begins: at the last one of this window, of the lane that has come the least far. NULL: none was cut short.
+SPREAD_END = text(f"""{_SPREAD}
+    SELECT min(substr(last, length(lane) + 2)) FROM (SELECT lane, max(part) AS last FROM spread GROUP BY lane HAVING count(*) = count(part))
+    """)
 
 _BEST_SUSPECT = f"""
     SELECT mine.id FROM llm_jobs AS mine JOIN json_each(:quotas) AS wanted ON wanted.key = {_LANE}
