@@ -233,7 +233,9 @@ class Subscription:
             try:
                 self._callback(event)
             except Exception:
-                log.exception("the callback %r failed on event %s of job %s", self._callback, event.cursor, event.job_id)
+                log.exception(
+                    "the callback %r failed on event %s of job %s", self._callback, event.cursor, event.job_id
+                )
             self._cursor = self._stream.cursor
             if self._stopped.is_set():
                 return
