@@ -242,6 +242,11 @@ def listing(c: Connection, limit: int, wanted: Mapping[str, Any]) -> list[JobRow
     return [_job_row(row) for row in c.run(Prepared.of(listing_sql(frozenset(wanted))), {**params, "limit": limit})]
 
 
+def rows_by(c: Connection, sql: str, params: Mapping[str, Any]) -> list[JobRow]:
+    """The jobs of a search: `sql` selects the columns of a `JobRow`."""
+    return [_job_row(row) for row in c.run(Prepared.of(sql), params)]
+
+
 def usage(c: Connection, tag: str | None) -> UsageTotals:
     """What calls have used, of everything or of the jobs of one tag."""
     row = (c.run(_USAGE) if tag is None else c.run(_USAGE_OF_TAG, {"tag": tag}))[0]

@@ -15,7 +15,10 @@ from .lifecycle import JobState
 from .model import CallRecord, Chunk, JobOptions, JobRow, Transition, UsageTotals
 from .new_job import NewJob, as_new_job, rows_of
 from .queue_control import QueueControl
+from .queue_conversations import QueueConversations
 from .queue_events import QueueEvents
+from .queue_flows import QueueFlows
+from .queue_search import QueueSearch
 
 if TYPE_CHECKING:
     from . import host_store as store
@@ -35,7 +38,7 @@ else:
 _Rows = list[JobRow]  # `list` is a method below
 
 
-class JobQueue(QueueControl, QueueEvents):
+class JobQueue(QueueControl, QueueEvents, QueueFlows, QueueSearch):
     """A host's handle on a board. Any thread, any number of threads at once; not across a fork (open one in the child).
 
     `database`: a path, a URL (`sqlite:///path`), or an opened `Database`, which stays the caller's to close. It is opened at the first use, and
@@ -70,12 +73,18 @@ class JobQueue(QueueControl, QueueEvents):
         requires: Sequence[str] = (),
         conversation: str | None = None,
         options: JobOptions | Mapping[str, Any] | None = None,
+        needs: Sequence[Any] = (),
+        policy: str = "fail",
+        quorum: int | str = "all",
         connection: Any = None,
     ) -> Job:
         """Add a job; it is on disk when this returns. The fields are those of `NewJob`.
 
         With a `key` that a job already has, that job is returned, whatever its state, and nothing is added or changed. So it is with `unique`
         while that job is live, and with `throttle` within its time; `debounce` changes a job that still waits for its time.
+
+        `needs`: jobs on the board (ids or `Job`s; each alone, or as a pair with a policy of its own) that must end first, all of them or as many
+        as `quorum` says; `policy` is what the failure of one means: "fail" (this job fails too), "ignore" or "continue" (it is told).
 
         `connection`: the host's own, on the same database file (SQLAlchemy's, or the driver's). The job is then part of the host's
         transaction: it exists for others when that commits, and never was if it rolls back. Nothing is retried in it.
@@ -104,6 +113,8 @@ class JobQueue(QueueControl, QueueEvents):
             conversation=conversation,
             options=options,
         )
+        if needs:
+            return self._add_waiting(job, needs, policy, quorum, connection)
         row, body = rows_of(job, self.clock())
         with self._writer_in(connection) as c:
             return Job(self, store.add(c, row, body))
@@ -142,8 +153,13 @@ class JobQueue(QueueControl, QueueEvents):
 
     # --- moving
 
-    def cancel(self, job_id: int, reason: str | None = None) -> bool:
-        """Cancel a job wherever it is; False if it had ended. Raises JobNotFoundError."""
+    def cancel(self, job_id: int, reason: str | None = None, *, tree: bool = False) -> bool:
+        """Cancel a job wherever it is; False if it had ended. Raises JobNotFoundError.
+
+        With `tree`, everything that is there for it goes too (see `cancel_tree`); False then means that nothing of it was left to cancel.
+        """
+        if tree:
+            return self.cancel_tree(job_id, reason) > 0
         return self._move(job_id, store.cancel, reason or "cancelled by the host")
 
     def retry(self, job_id: int, reason: str | None = None) -> bool:
@@ -272,6 +288,11 @@ class JobQueue(QueueControl, QueueEvents):
 
                 with self._reader() as connection:
                     return why_waiting(connection, row)
+            case JobState.WAITING_CHILDREN:
+                from . import family
+
+                with self._reader() as connection:
+                    return f"waits on {family.waits_on(connection, row)}"
             case JobState.DELAYED:
                 return f"not before {_when(row.run_at)}{reason}"
             case JobState.ACTIVE:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from .engine import Connection
+from .flows import settle_dependents
 from .json_text import clean, dumps
 from .ledger import STORE_RESULT, lease_stands
 from .lifecycle import JobState
@@ -29,6 +30,7 @@ def complete(c: Connection, lease: Lease, result: Any, now: int, actor: str) -> 
     if c.change(_COMPLETE, {"job_id": lease.job_id, "epoch": lease.epoch, "now": now, "actor": actor}) != 1:
         return False
     c.change(STORE_RESULT, {"job_id": lease.job_id, "result": dumps(result), "error": None})
+    settle_dependents(c, (lease.job_id,), now, actor)
     return True
 
 
@@ -58,7 +60,10 @@ def retry_later(
     if not rows:
         return None
     c.change(STORE_RESULT, {"job_id": lease.job_id, "result": None, "error": dumps(error)})
-    return JobState(rows[0][0])
+    state = JobState(rows[0][0])
+    if state == JobState.FAILED:
+        settle_dependents(c, (lease.job_id,), now, actor)
+    return state
 
 
 def release(
@@ -147,6 +152,7 @@ def _fail(
     if c.change(_FAIL, params) != 1:
         return False
     c.change(STORE_RESULT, {"job_id": lease.job_id, "result": None, "error": dumps(error)})
+    settle_dependents(c, (lease.job_id,), now, actor)
     return True
 
 

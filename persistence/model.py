@@ -188,6 +188,9 @@ class JobRow:
     model: str | None
     tag: str | None
     state: JobState
+    parent_id: int | None
+    pending: int
+    quorum: int | None
     priority: int
     boost: int
     requires: str | None

@@ -98,6 +98,7 @@ def rows_of(job: NewJob, now: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "max_attempts": _whole("max_attempts", job.max_attempts, 1, 1000),
         "conversation": _conversation(job),
         "created_at": now,
+        "changed_by": "host",
     }
     if job.description is not None and not (isinstance(job.description, str) and storable(job.description)):
         raise InvalidJobError("description", "must be text")

@@ -260,17 +260,17 @@ SELECT child.parent_id, child.id, child.state FROM json_each(:ids) AS above CROS
     ORDER BY child.id
 """,
     "flows.CHILDREN": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.parent_id, llm_jobs.pending, llm_jobs.quorum, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs
 WHERE llm_jobs.parent_id = :wanted ORDER BY llm_jobs.id
 """,
     "flows.DEPENDENCIES": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.parent_id, llm_jobs.pending, llm_jobs.quorum, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs JOIN llm_job_edges ON llm_job_edges.depends_on = llm_jobs.id
 WHERE llm_job_edges.job_id = :wanted ORDER BY llm_job_edges.place, llm_job_edges.depends_on
 """,
     "flows.DEPENDENTS": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.parent_id, llm_jobs.pending, llm_jobs.quorum, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs JOIN llm_job_edges ON llm_job_edges.job_id = llm_jobs.id
 WHERE llm_job_edges.depends_on = :wanted ORDER BY llm_jobs.id
 """,
@@ -372,7 +372,7 @@ UPDATE llm_job_edges SET state = CASE
     WHERE job_id = :waiter AND (state = 'failed' OR state = 'moot')
 """,
     "flows.ROWS": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.parent_id, llm_jobs.pending, llm_jobs.quorum, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs
 WHERE llm_jobs.id IN (SELECT anon_1.value
 FROM json_each(:ids) AS anon_1)
@@ -481,7 +481,7 @@ FROM llm_jobs
 WHERE llm_jobs.id = :job_id
 """,
     "host_store.PARKED": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.parent_id, llm_jobs.pending, llm_jobs.quorum, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs JOIN llm_job_results ON llm_job_results.job_id = llm_jobs.id
 WHERE llm_jobs.state = 'failed' AND json_extract(llm_job_results.error, '$.class') = 'unknown_outcome' AND json_extract(llm_job_results.error, '$.reviewed_at') IS NULL ORDER BY llm_jobs.id DESC
  LIMIT :limit + 0 OFFSET 0
@@ -505,7 +505,7 @@ WHERE rival.unique_key = llm_jobs.unique_key AND (rival.state = 'waiting' OR riv
 UPDATE llm_calls SET error_class='reviewed' WHERE llm_calls.job_id = :wanted AND llm_calls.state = 'unknown'
 """,
     "host_store.ROW": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
+SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.parent_id, llm_jobs.pending, llm_jobs.quorum, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
 FROM llm_jobs
 WHERE llm_jobs.id = :job_id
 """,
