@@ -313,8 +313,8 @@ SELECT edge.job_id, edge.step, edge.depends_on, edge.name, edge.policy, edge.sta
 SELECT id FROM llm_jobs WHERE id IN (SELECT value FROM json_each(:ids))
 """,
     "flows.LESS_PENDING": """
-UPDATE llm_jobs SET pending = max(0, pending - settled.value)
-    FROM json_each(:counts) AS settled WHERE llm_jobs.id = CAST(settled.key AS INTEGER)
+UPDATE llm_jobs SET pending = max(0, pending - json_extract(:counts, '$."' || id || '"'))
+    WHERE id IN (SELECT CAST(key AS INTEGER) FROM json_each(:counts))
     RETURNING id, state, quorum, pending
 """,
     "flows.MOOT_ALL": """
@@ -683,6 +683,44 @@ UPDATE llm_queues SET paused_at = NULL WHERE name = :name AND paused_at IS NOT N
     "queues.WORKED_ON": """
 SELECT count(*) FROM llm_jobs WHERE state = 'active' AND group_key = :group_key
 """,
+    "schedules.DUE": """
+SELECT llm_schedules.name, llm_schedules.cron, llm_schedules.every_ms, llm_schedules.timezone, llm_schedules.catch_up, llm_schedules.job, llm_schedules.next_at, llm_schedules.last_at, llm_schedules.paused_at, llm_schedules.problem, llm_schedules.created_at
+FROM llm_schedules
+WHERE llm_schedules.paused_at IS NULL AND llm_schedules.next_at <= :now ORDER BY llm_schedules.next_at
+ LIMIT :limit + 0 OFFSET 0
+""",
+    "schedules.FIRED": """
+UPDATE llm_schedules SET next_at=:next, last_at=:fired WHERE llm_schedules.name = :wanted
+""",
+    "schedules.LIST": """
+SELECT llm_schedules.name, llm_schedules.cron, llm_schedules.every_ms, llm_schedules.timezone, llm_schedules.catch_up, llm_schedules.job, llm_schedules.next_at, llm_schedules.last_at, llm_schedules.paused_at, llm_schedules.problem, llm_schedules.created_at
+FROM llm_schedules ORDER BY llm_schedules.name
+""",
+    "schedules.ONE": """
+SELECT llm_schedules.name, llm_schedules.cron, llm_schedules.every_ms, llm_schedules.timezone, llm_schedules.catch_up, llm_schedules.job, llm_schedules.next_at, llm_schedules.last_at, llm_schedules.paused_at, llm_schedules.problem, llm_schedules.created_at
+FROM llm_schedules
+WHERE llm_schedules.name = :name
+""",
+    "schedules.PAUSE": """
+UPDATE llm_schedules SET paused_at=:now, problem=:problem WHERE llm_schedules.name = :wanted
+""",
+    "schedules.PUT": """
+INSERT INTO llm_schedules (name, cron, every_ms, timezone, catch_up, job, next_at, created_at) VALUES (:name, :cron, :every_ms, :timezone, :catch_up, :job, :next_at, :created_at) ON CONFLICT (name) DO UPDATE SET cron = excluded.cron, every_ms = excluded.every_ms, timezone = excluded.timezone, catch_up = excluded.catch_up, job = excluded.job, next_at = CASE WHEN llm_schedules.cron IS excluded.cron AND llm_schedules.every_ms IS excluded.every_ms AND llm_schedules.timezone = excluded.timezone THEN llm_schedules.next_at ELSE excluded.next_at END, paused_at = CASE WHEN (llm_schedules.problem IS NULL) THEN llm_schedules.paused_at ELSE NULL END, problem = NULL
+""",
+    "schedules.REARM": """
+UPDATE llm_schedules SET next_at=:next WHERE llm_schedules.name = :wanted AND llm_schedules.next_at > :next
+""",
+    "schedules.REMOVE": """
+DELETE FROM llm_schedules WHERE llm_schedules.name = :wanted
+""",
+    "schedules.RESUME": """
+UPDATE llm_schedules SET next_at=:next, paused_at=NULL, problem=NULL WHERE llm_schedules.name = :wanted
+""",
+    "schedules.RUNNING": """
+SELECT llm_schedules.name, llm_schedules.cron, llm_schedules.every_ms, llm_schedules.timezone, llm_schedules.catch_up, llm_schedules.job, llm_schedules.next_at, llm_schedules.last_at, llm_schedules.paused_at, llm_schedules.problem, llm_schedules.created_at
+FROM llm_schedules
+WHERE llm_schedules.paused_at IS NULL
+""",
     "search.DELETE": """
 DELETE FROM llm_jobs WHERE llm_jobs.id IN (SELECT anon_1.value
 FROM json_each(:ids) AS anon_1) AND llm_jobs.state IN ('cancelled', 'completed', 'failed') AND NOT (EXISTS (SELECT 1
@@ -734,10 +772,12 @@ CREATE TABLE llm_schedules (
 	cron TEXT,
 	every_ms INTEGER CONSTRAINT every_at_least_a_second CHECK (every_ms IS NULL OR every_ms >= 1000),
 	timezone TEXT DEFAULT 'UTC' NOT NULL,
+	catch_up TEXT DEFAULT 'latest' NOT NULL CONSTRAINT catch_up_known CHECK ((catch_up = 'latest' OR catch_up = 'all')),
 	job TEXT NOT NULL CONSTRAINT job_json CHECK (json_valid(job)),
 	next_at INTEGER NOT NULL,
 	last_at INTEGER,
 	paused_at INTEGER,
+	problem TEXT,
 	created_at INTEGER DEFAULT (CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)) NOT NULL,
 	PRIMARY KEY (name),
 	CONSTRAINT cron_or_every CHECK ((cron IS NULL) <> (every_ms IS NULL))

@@ -49,8 +49,8 @@ SETTLE = (
 
 # A drifted counter must not make the transaction of an innocent job fail: it stops at 0, and the repair corrects it.
 LESS_PENDING = text("""
-    UPDATE llm_jobs SET pending = max(0, pending - settled.value)
-    FROM json_each(:counts) AS settled WHERE llm_jobs.id = CAST(settled.key AS INTEGER)
+    UPDATE llm_jobs SET pending = max(0, pending - json_extract(:counts, '$."' || id || '"'))
+    WHERE id IN (SELECT CAST(key AS INTEGER) FROM json_each(:counts))
     RETURNING id, state, quorum, pending
     """)
 
