@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ..persistence.lifecycle import JobState
-from ..persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease
+from ..persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease, Said
 from .kernel.ask import ReplyTo
 from .providers.model import CallError, Completion, LimitSnapshot, Request, Timeouts
 
@@ -226,9 +226,10 @@ class SetProgress:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Verdict: done, with this JSON-ready result."""
+    """Verdict: done, with this JSON-ready result, and with what the log of a conversation gains by it."""
 
     result: Any
+    said: Said | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from ..persistence import claims, job_store, ledger
+from ..persistence import claims, conversations, job_store, ledger
 from ..persistence.claims import FOREVER
 from ..persistence.engine import Connection
 from ..persistence.errors import (
@@ -356,8 +356,12 @@ class StoreActor(Actor):
     def _write_verdict(self, c: Connection, order: FinishJob) -> JobState | None:
         lease, now, actor = order.lease, self.now_ms(), order.reply_to
         match order.verdict:
-            case Complete(result):
-                return JobState.COMPLETED if job_store.complete(c, lease, result, now, actor) else None
+            case Complete(result, said):
+                if not job_store.complete(c, lease, result, now, actor):
+                    return None
+                if said is not None:
+                    conversations.extend(c, lease.job_id, said, now, actor=actor)
+                return JobState.COMPLETED
             case Fail(error, reason):
                 return JobState.FAILED if job_store.fail(c, lease, error, now, actor, reason) else None
             case RetryLater(error, run_at_ms, reason):

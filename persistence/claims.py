@@ -12,7 +12,7 @@ time, alone, and only a loss while alone convicts one as poison.
 import json
 from collections.abc import Callable, Iterable, Mapping
 
-from . import flows, ledger
+from . import conversations, flows, ledger
 from .engine import Connection
 from .job_store import take_back
 from .json_text import dumps, loads
@@ -107,6 +107,7 @@ def claim(
     again = [row[0] for row in rows if row[9] > 1]
     memos = ledger.memo(c, again) if again else {}
     inputs = flows.inputs(c, bodies)
+    histories = conversations.histories(c, bodies)
     return [
         ClaimedJob(
             lease=Lease(job_id, epoch),
@@ -125,6 +126,7 @@ def claim(
             group=group,
             memo=memos.get(job_id),
             waited_on=tuple(inputs.get(job_id, ())),
+            history=histories.get(job_id),
         )
         for job_id, epoch, kind, queue, model, priority, _, requires, group, attempt, failures, losses, max_attempts in rows
     ]

@@ -11,14 +11,14 @@ Every function that writes is called inside the caller's write transaction.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from .engine import Connection
 from .errors import InvalidJobError
 from .json_text import dumps, loads, storable
-from .model import ClaimedJob, ConversationSettings, History, LogMessage, Said
+from .model import ConversationSettings, History, LogMessage, Said
 from .sql import Prepared
 
 _CREATE = Prepared("conversations.CREATE")
@@ -140,6 +140,14 @@ def by_name(c: Connection, name: str) -> ConversationRow | None:
     return ConversationRow(found, called, head, read_settings(stored), created_at)
 
 
+def required(c: Connection, name: str) -> ConversationRow:
+    """The conversation. Raises InvalidJobError if there is none of this name."""
+    row = by_name(c, checked_name(name))
+    if row is None:
+        raise InvalidJobError("conversation", f"there is none called {name!r}")
+    return row
+
+
 def listing(c: Connection, limit: int, before: int | None) -> list[ConversationSummary]:
     """Conversations, the newest first."""
     return [
@@ -186,13 +194,14 @@ def history(
             _HISTORY, {"wanted": conversation_id, "budget": settings.context_window if budget is None else budget}
         )
     ]
-    marks = [message for message in found if message.role in MARKS]
+    marks = [message for message in found if message.role in MARKS and _covers_something(message)]
     cut = max((last_covered(mark) for mark in marks), default=0)
     summary = next((mark for mark in reversed(marks) if mark.role == "summary"), None)
     if summary is None and marks:
         kept = marks[-1].content.get("summary")
-        rows = c.run(_MESSAGE, {"wanted": kept}) if kept is not None else []
-        summary = _message(rows[0]) if rows else None
+        rows = c.run(_MESSAGE, {"wanted": kept}) if isinstance(kept, int) else []
+        named = _message(rows[0]) if rows else None
+        summary = named if named is not None and named.role == "summary" and _covers_something(named) else None
     return History(
         conversation_id=conversation_id,
         name=name,
@@ -202,25 +211,25 @@ def history(
     )
 
 
+def _covers_something(mark: LogMessage) -> bool:
+    """Whether a mark is one of ours: what another program wrote there must not stop a worker's claims."""
+    content = mark.content
+    covers = content.get("covers") if isinstance(content, dict) else None
+    told = mark.role != "summary" or isinstance(content.get("text"), str)
+    return told and isinstance(covers, list) and len(covers) == 2 and all(isinstance(place, int) for place in covers)
+
+
 def last_covered(mark: LogMessage) -> int:
     """The last message that a mark leaves out."""
     return int(mark.content["covers"][1])
 
 
-def attach(c: Connection, jobs: Sequence[ClaimedJob]) -> list[ClaimedJob]:
-    """The jobs of a claim, the turns among them with the history of their conversation."""
-    turns = {
-        job_id: (conversation_id, name, stored)
-        for job_id, conversation_id, name, stored in c.run(_TURNS, {"ids": json.dumps([job.id for job in jobs])})
+def histories(c: Connection, job_ids: Iterable[int]) -> dict[int, History]:
+    """What the turns among these jobs are given of their conversations."""
+    return {
+        job_id: history(c, conversation_id, name, read_settings(stored))
+        for job_id, conversation_id, name, stored in c.run(_TURNS, {"ids": json.dumps(list(job_ids))})
     }
-    if not turns:
-        return list(jobs)
-    return [
-        replace(job, history=history(c, turns[job.id][0], turns[job.id][1], read_settings(turns[job.id][2])))
-        if job.id in turns
-        else job
-        for job in jobs
-    ]
 
 
 def extend(c: Connection, job_id: int, said: Said, now: int, *, actor: str = "store") -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from ...persistence.model import ClaimedJob, Lease
+from ...persistence.model import ClaimedJob, Lease, Said
 from ..kernel.actor import Actor
 from ..kernel.messages import Down
 from ..kernel.system import ActorSystem, void
@@ -61,7 +61,8 @@ from ..messages import (
 from ..providers.model import Billed, CallError, Completion, ErrorClass, Request
 from ..settings import CompanySettings, Route, UnknownModelError, route
 from . import booking, retry
-from .effects import CallFailedError, CallModel, Effect, KeepValue, ShowProgress
+from .dialogue import Dialogue, in_conversation
+from .effects import CallFailedError, CallModel, Effect, KeepSummary, KeepValue, ShowProgress
 from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry, Performance
 from .verdicts import result_verdict, verdict_of
 
@@ -120,6 +121,8 @@ class _Work:
     shown: ShowProgress | None = None
     show: TimerToken | None = None
     shows_itself: bool = False
+    dialogue: Dialogue | None = None
+    summary: Said | None = None
 
     @property
     def lease(self) -> Lease:
@@ -253,7 +256,8 @@ class JobRunnerActor(Actor):
             raise AssertionError(f"{self.name} was given job {job.id} while it works on job {self._work.job.id}")
         name, system = self.name, self.system
         performance = self._handlers.perform(job, lambda message: void(system.tell(name, message)))
-        work = self._work = _Work(job=job, performance=performance)
+        dialogue = None if job.history is None else Dialogue(job.history)
+        work = self._work = _Work(job=job, performance=performance, dialogue=dialogue)
         timeout = job.options.job_timeout or self._settings.job_timeout
         work.deadline = self.after(timeout, _Deadline(job.lease))
         performance.start()
@@ -274,7 +278,7 @@ class JobRunnerActor(Actor):
         work.ended = True
         if not work.leaving:
             if ended.error is None:
-                verdict = result_verdict(ended.value)
+                verdict = result_verdict(ended.value, work.summary or (work.dialogue.said if work.dialogue else None))
             else:
                 delay = retry.backoff(work.job.failures, self._settings.retries, None, self.system.random.random())
                 verdict = verdict_of(ended.error, run_at_ms=self.now_ms() + round(delay * 1000))
@@ -388,6 +392,9 @@ class JobRunnerActor(Actor):
                 work.shows_itself = True
                 self._show(work, effect)
                 answer.give(None)
+            case KeepSummary(said):
+                work.summary = said
+                answer.give(None)
 
     def _call(self, work: _Work, effect: CallModel, answer: Answer) -> None:
         memo = work.job.memo
@@ -398,7 +405,10 @@ class JobRunnerActor(Actor):
             return
         work.steps.add(effect.step)
         if memo is not None and effect.step in memo.completions:
-            answer.give(Completion.from_json(memo.completions[effect.step]))
+            completion = Completion.from_json(memo.completions[effect.step])
+            if effect.in_conversation and work.dialogue is not None:
+                work.dialogue.hear(effect.messages, None, completion)
+            answer.give(completion)
             return
         if memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
             self._leave(work, Fail(*_parked(f"step {effect.step!r} has a call whose outcome is unknown")))
@@ -408,8 +418,14 @@ class JobRunnerActor(Actor):
         except UnknownModelError as error:
             answer.refuse(CallFailedError(CallError(kind=ErrorClass.NOT_FOUND, message=f"model: {error}", sent=False)))
             return
-        work.numbers += 1
         request = booking.request_of(effect, where)
+        if effect.in_conversation:
+            try:
+                request = in_conversation(work.dialogue, request)
+            except CallFailedError as error:
+                answer.refuse(error)
+                return
+        work.numbers += 1
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
         call = work.calls[ref] = _Call(ref, effect, answer, where, request, booking.charge_of(request, where))
         self._reserve(call)
@@ -511,7 +527,12 @@ class JobRunnerActor(Actor):
             limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
         )
         self._flush_text(work)
-        self._book(call, booking.completed(completion, call.route), lambda: call.answer.give(completion))
+        self._book(call, booking.completed(completion, call.route), lambda: self._tell_handler(work, call, completion))
+
+    def _tell_handler(self, work: _Work, call: _Call, completion: Completion) -> None:
+        if call.effect.in_conversation and work.dialogue is not None:
+            work.dialogue.hear(call.effect.messages, call.request.messages, completion)
+        call.answer.give(completion)
 
     def _on_failed(self, work: _Work, call: _Call, error: CallError) -> None:
         self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))

@@ -2,14 +2,18 @@
 
 `data`: `{"prompt": "…"}` or `{"messages": [{"role", "content"}, …]}`, and optionally `system`, `max_output` (tokens), `temperature`,
 `top_p`, `stop`, `seed`, `extra`. The result: `{"text", "finish", "model", "usage": {…} | null, "response_id"}`.
+As a turn of a conversation it sends what was said before as well, and its messages and answer become part of it. `summary_of` is for the jobs
+that summarise conversations.
 """
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from ...persistence.model import ClaimedJob
 from ..providers.model import Completion, Message
-from .effects import CallModel, Effect
+from .dialogue import summary_said
+from .effects import CallModel, Effect, KeepSummary
 
 ROLES = ("system", "user", "assistant")
 _OPTIONS: dict[str, type | tuple[type, ...]] = {
@@ -30,7 +34,7 @@ def parse(data: Any) -> CallModel:
     """Turn a chat job's data into its call. Pure. Raises InvalidDataError, naming the field."""
     if not isinstance(data, dict):
         raise InvalidDataError(f"data: expected an object, got {type(data).__name__}")
-    unknown = sorted(set(data) - {"prompt", "messages", "system", *_OPTIONS})
+    unknown = sorted(set(data) - {"prompt", "messages", "system", "summary_of", *_OPTIONS})
     if unknown:
         raise InvalidDataError(
             f"data.{unknown[0]}: unknown field (known: prompt, messages, system, {', '.join(_OPTIONS)})"
@@ -56,9 +60,36 @@ def parse(data: Any) -> CallModel:
 
 def chat(job: ClaimedJob) -> Generator[Effect, Any, dict[str, Any]]:
     """Make the call, return its answer."""
-    completion: Completion = yield parse(job.data)
+    call = parse(job.data)
+    summary_of = _summary_of(job.data)
+    completion: Completion = yield call if job.history is None else _as_turn(call, job.data)
+    if summary_of is not None and completion.text:
+        yield KeepSummary(summary_said(*summary_of, completion))
     answer = completion.to_json()
     return {name: answer[name] for name in ("text", "finish", "model", "usage", "response_id")}
+
+
+def _as_turn(call: CallModel, data: dict[str, Any]) -> CallModel:
+    """The call as the next turn of the job's conversation. Raises InvalidDataError."""
+    roles = [turn["role"] for turn in data.get("messages", ())]
+    if "system" in roles:
+        raise InvalidDataError(
+            f"data.messages[{roles.index('system')}].role: the system text of a turn is given by data.system, or by its conversation"
+        )
+    if roles and roles[0] != "user":
+        raise InvalidDataError("data.messages[0].role: a turn of a conversation begins with a user's message")
+    return replace(call, in_conversation=True)
+
+
+def _summary_of(data: dict[str, Any]) -> tuple[int, list[int]] | None:
+    """What a summary is of: the conversation, and the first and last message it covers."""
+    given = data.get("summary_of")
+    if given is None:
+        return None
+    match given:
+        case {"conversation": int(conversation), "covers": [int(first), int(last)]}:
+            return conversation, [first, last]
+    raise InvalidDataError("data.summary_of: expected a conversation's id and the first and last message covered")
 
 
 def _messages(data: dict[str, Any]) -> tuple[Message, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-from ...persistence.model import ClaimedJob
+from ...persistence.model import ClaimedJob, History
 from ..providers.model import Completion, Message
 from .effects import CallModel, Effect, JobInterrupted, KeepValue, ShowProgress
 
@@ -57,6 +57,63 @@ class Asks(Protocol):
         """Ask for an effect; the future is its answer, or JobInterrupted."""
 
 
+class _Talk:
+    """What both kinds of `ctx.conversation` share: the conversation of the job, as far as this handler knows it."""
+
+    def __init__(self, history: History) -> None:
+        self.name = history.name
+        self._told = [Message(message.role, as_text(message.content)) for message in history.messages]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What was said, oldest first, with what this handler asked and was answered; without what prompts leave out by now."""
+        return tuple(self._told)
+
+    def _hear(self, text: str, completion: Completion) -> Completion:
+        self._told += [Message("user", text), Message("assistant", completion.text)]
+        return completion
+
+
+def as_text(content: Any) -> str:
+    """The text of a message's content."""
+    if isinstance(content, dict) and isinstance(content.get("text"), str):
+        return str(content["text"])
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+class ConversationTurn(_Talk):
+    """`ctx.conversation` of a synchronous handler."""
+
+    def __init__(self, history: History, context: "JobContext") -> None:
+        super().__init__(history)
+        self._context = context
+
+    def ask(self, text: str, *, system: str | None = None, step: str | None = None, **options: Any) -> Completion:
+        """Ask the next thing: the model is sent what was said before as well. Otherwise as `JobContext.complete`.
+
+        Question and answer become part of the conversation when the job completes; if it fails, nothing does. One ask at a time.
+        `system` stands in for the conversation's own.
+        """
+        return self._hear(text, self._context.complete(text, system=system, step=step, in_conversation=True, **options))
+
+
+class AsyncConversationTurn(_Talk):
+    """`ctx.conversation` of an `async def` handler."""
+
+    def __init__(self, history: History, context: "AsyncJobContext") -> None:
+        super().__init__(history)
+        self._context = context
+
+    async def ask(self, text: str, *, system: str | None = None, step: str | None = None, **options: Any) -> Completion:
+        """See `ConversationTurn.ask`."""
+        answer = await self._context.complete(text, system=system, step=step, in_conversation=True, **options)
+        return self._hear(text, answer)
+
+
+class NoConversationError(LookupError):
+    """`ctx.conversation` of a job that was added without one."""
+
+
 class _Context:
     """What both kinds of context share."""
 
@@ -64,6 +121,7 @@ class _Context:
         self.job = job
         self._runner = runner
         self._calls = 0
+        self._turn: Any = None
         self._values: dict[str, Any] = dict(job.memo.values) if job.memo else {}
 
     def _effect(
@@ -71,6 +129,11 @@ class _Context:
     ) -> CallModel:
         self._calls += 1
         return call_effect(self._calls, prompt, system, step, options)
+
+    def _history(self) -> History:
+        if self.job.history is None:
+            raise NoConversationError(f"job {self.job.id} is in no conversation: add it with conversation='a name'")
+        return self.job.history
 
     @property
     def interrupted(self) -> bool:
@@ -88,6 +151,14 @@ class JobContext(_Context):
 
     `job`: id, type, data, attempt, priority … Every method that waits raises `JobInterrupted` when the job leaves.
     """
+
+    @property
+    def conversation(self) -> ConversationTurn:
+        """The conversation that the job is a turn of. Raises NoConversationError."""
+        if self._turn is None:
+            self._turn = ConversationTurn(self._history(), self)
+        turn: ConversationTurn = self._turn
+        return turn
 
     def complete(
         self, prompt: str | Iterable[Turn], *, system: str | None = None, step: str | None = None, **options: Any
@@ -117,6 +188,14 @@ class JobContext(_Context):
 
 class AsyncJobContext(_Context):
     """The context of an `async def` handler: as `JobContext`, awaited. To be used on the handler's own event loop."""
+
+    @property
+    def conversation(self) -> AsyncConversationTurn:
+        """See `JobContext.conversation`."""
+        if self._turn is None:
+            self._turn = AsyncConversationTurn(self._history(), self)
+        turn: AsyncConversationTurn = self._turn
+        return turn
 
     async def complete(
         self, prompt: str | Iterable[Turn], *, system: str | None = None, step: str | None = None, **options: Any

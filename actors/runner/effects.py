@@ -7,6 +7,7 @@ context whose methods turn into the same effects. So the runner knows one protoc
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...persistence.model import Said
 from ..providers.model import CallError, Message
 
 
@@ -32,7 +33,8 @@ class JobInterrupted(BaseException):  # control flow, like asyncio.CancelledErro
 class CallModel:
     """Call a model. Results in a `Completion`; one that an earlier attempt received under the same step name comes back unpaid.
 
-    `model` is an alias or `provider:model`; None is the job's own, or the default.
+    `model` is an alias or `provider:model`; None is the job's own, or the default. `in_conversation`: the messages are the next of the job's
+    conversation; its past is sent before them, and when the job completes, they and the answer are part of it.
     """
 
     step: str
@@ -44,6 +46,7 @@ class CallModel:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    in_conversation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,13 @@ class KeepValue:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepSummary:
+    """Add a summary to the log of a conversation when the job completes. Results in None at once."""
+
+    said: Said
+
+
+@dataclass(frozen=True, slots=True)
 class ShowProgress:
     """Show how far the job is, 0 to 100. Results in None at once; what is shown is written at most every 100 ms, and never falls."""
 
@@ -62,4 +72,4 @@ class ShowProgress:
     message: str | None = None
 
 
-Effect = CallModel | KeepValue | ShowProgress
+Effect = CallModel | KeepValue | ShowProgress | KeepSummary

@@ -4,6 +4,7 @@ import json
 import traceback
 from typing import Any
 
+from ...persistence.model import Said
 from ..messages import Complete, Fail, RetryLater, Verdict
 from ..providers.keys import redact
 from .chat import InvalidDataError
@@ -13,14 +14,14 @@ MAX_MESSAGE = 4096
 _FRAMES = 5
 
 
-def result_verdict(value: Any) -> Verdict:
+def result_verdict(value: Any, said: Said | None = None) -> Verdict:
     """Completed, if the value has a JSON form; else failed for good, because a second run would return the same."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         reason = f"the handler's result has no JSON form: {error}"
         return Fail({"class": "result", "message": reason}, reason)
-    return Complete(value)
+    return Complete(value, said)
 
 
 def verdict_of(error: BaseException, *, run_at_ms: int) -> Verdict:
