@@ -5,6 +5,7 @@ gets a higher one had to wait for the commit of the lower. So ids become visible
 new, and AUTOINCREMENT never gives one again. (Where transactions write side by side, as on other databases, this does not hold.)
 """
 
+import json
 import logging
 import threading
 from collections import deque
@@ -27,6 +28,7 @@ log = logging.getLogger("callboard.persistence")
 _PAGE = Prepared("events.PAGE")
 _PAGE_OF_JOB = Prepared("events.PAGE_OF_JOB")
 _NEWEST = Prepared("events.NEWEST")
+_ENDED = Prepared("events.ENDED")
 PAGE_ROWS = 500
 
 
@@ -76,6 +78,11 @@ def page(c: Connection, after: int, job: int | None = None, rows: int = PAGE_ROW
 def newest(c: Connection) -> int:
     """The cursor of the newest event, 0 if there is none."""
     return int(c.run(_NEWEST)[0][0])
+
+
+def ended_of(c: Connection, job_ids: Iterable[int]) -> list[int]:
+    """Those of the jobs that have ended, or no longer exist."""
+    return [job_id for (job_id,) in c.run(_ENDED, {"ids": json.dumps(list(job_ids))})]
 
 
 class EventFilter:

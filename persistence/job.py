@@ -1,6 +1,6 @@
 """One job in a host's hand: its state, its result, waiting for it, and reading along while it is written."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .errors import JobCancelledError, JobFailedError, JobNotFinishedError, WaitTimeoutError
@@ -98,14 +98,30 @@ class Job:
         for quiet in looks(self._queue, timeout):
             if quiet:
                 continue
-            ended = self.row().finished  # before the chunks: all of them were committed by the time it ended
-            while pieces := self._queue.chunks_after(self._id, epoch, seq):
+            ended, pieces = self.pieces(epoch, seq)
+            while pieces:
                 for piece in pieces:
                     yield piece.as_restart() if piece.epoch > epoch >= 0 else piece
                     epoch, seq = piece.epoch, piece.seq
+                pieces = self._queue.chunks_after(self._id, epoch, seq)
             if ended:
                 return
         raise WaitTimeoutError(f"job {self._id} is still {self.state} after {timeout:g} s")
+
+    def pieces(self, epoch: int = -1, seq: int = -1) -> tuple[bool, list[Chunk]]:
+        """Whether the job has ended, and the text after that place (500 chunks at most). If it has, no text will follow that is not there."""
+        ended = self.row().finished  # before the chunks: all of them were committed by the time it ended
+        return ended, self._queue.chunks_after(self._id, epoch, seq)
+
+    def __await__(self) -> Generator[Any, None, "Job"]:
+        """`await job`: wait until it has ended, like `wait`, without blocking the loop. Cancelling the task leaves the job alone."""
+        return self._ended_awaited().__await__()
+
+    async def _ended_awaited(self) -> "Job":
+        from .watch import watch_of
+
+        await watch_of(self._queue).ended(self, None)
+        return self
 
     def cancel(self, reason: str | None = None, *, tree: bool = False) -> bool:
         """Cancel the job wherever it runs; False if it had ended. A call in flight is aborted within a poll of its worker.

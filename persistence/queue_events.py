@@ -1,7 +1,9 @@
 """The events of the board, for hosts: read by cursor, followed, or delivered to a callback."""
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from .lifecycle import JobState
 from .queue_connections import QueueConnections
@@ -68,6 +70,18 @@ class QueueEvents(QueueConnections):
 
         with self._reader() as connection:
             return events.page(connection, after, job)
+
+    def ended_of(self, job_ids: Iterable[int]) -> list[int]:
+        """Those of the jobs that have ended, or no longer exist: one look, however many are asked about."""
+        from . import events
+
+        with self._reader() as connection:
+            return events.ended_of(connection, job_ids)
+
+    @cached_property
+    def watches(self) -> WeakKeyDictionary[Any, Any]:
+        """What `await job` waits by on each event loop (`persistence.watch`)."""
+        return WeakKeyDictionary()
 
     def change_mark(self) -> object:
         """A value that is equal to an earlier one only if nothing was committed in between. None: nothing can be said."""

@@ -239,6 +239,11 @@ SELECT job.id, c.id, c.name, c.settings FROM json_each(:ids) AS claimed
     CROSS JOIN llm_jobs AS job ON job.id = claimed.value
     CROSS JOIN llm_conversations AS c ON c.id = job.conversation_id
 """,
+    "events.ENDED": """
+SELECT wanted.value
+FROM json_each(:ids) AS wanted LEFT OUTER JOIN llm_jobs ON llm_jobs.id = wanted.value
+WHERE llm_jobs.id IS NULL OR llm_jobs.state IN ('cancelled', 'completed', 'failed')
+""",
     "events.NEWEST": """
 SELECT coalesce(max(llm_job_transitions.id), 0) AS coalesce_1
 FROM llm_job_transitions
@@ -310,12 +315,10 @@ SELECT edge.job_id, edge.step, edge.depends_on, edge.name, edge.policy, edge.sta
     ORDER BY edge.job_id, edge.place, edge.depends_on
 """,
     "flows.KNOWN": """
-SELECT id FROM llm_jobs WHERE id IN (SELECT value FROM json_each(:ids))
+SELECT job.id FROM json_each(:ids) AS wanted CROSS JOIN llm_jobs AS job ON job.id = wanted.value
 """,
     "flows.LESS_PENDING": """
-UPDATE llm_jobs SET pending = max(0, pending - json_extract(:counts, '$."' || id || '"'))
-    WHERE id IN (SELECT CAST(key AS INTEGER) FROM json_each(:counts))
-    RETURNING id, state, quorum, pending
+UPDATE llm_jobs SET pending=max(0, llm_jobs.pending - :settled) WHERE llm_jobs.id = :waiter RETURNING state, quorum, pending
 """,
     "flows.MOOT_ALL": """
 UPDATE llm_job_edges SET state='moot' WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.state = 'open'
@@ -372,10 +375,7 @@ UPDATE llm_job_edges SET state = CASE
     WHERE job_id = :waiter AND (state = 'failed' OR state = 'moot')
 """,
     "flows.ROWS": """
-SELECT llm_jobs.id, llm_jobs."key", llm_jobs.type, llm_jobs.queue, llm_jobs.model, llm_jobs.tag, llm_jobs.state, llm_jobs.parent_id, llm_jobs.pending, llm_jobs.quorum, llm_jobs.priority, llm_jobs.boost, llm_jobs.requires, llm_jobs.group_key, llm_jobs.group_limit, llm_jobs.run_at, llm_jobs.start_by, llm_jobs.lease_epoch, llm_jobs.attempt, llm_jobs.max_attempts, llm_jobs.failures, llm_jobs.losses, llm_jobs.deferrals, llm_jobs.held_by, llm_jobs.held_until, llm_jobs.progress, llm_jobs.progress_message, llm_jobs.created_at, llm_jobs.updated_at, llm_jobs.started_at, llm_jobs.finished_at, llm_jobs.reason
-FROM llm_jobs
-WHERE llm_jobs.id IN (SELECT anon_1.value
-FROM json_each(:ids) AS anon_1)
+SELECT job."id", job."key", job."type", job."queue", job."model", job."tag", job."state", job."parent_id", job."pending", job."quorum", job."priority", job."boost", job."requires", job."group_key", job."group_limit", job."run_at", job."start_by", job."lease_epoch", job."attempt", job."max_attempts", job."failures", job."losses", job."deferrals", job."held_by", job."held_until", job."progress", job."progress_message", job."created_at", job."updated_at", job."started_at", job."finished_at", job."reason" FROM json_each(:ids) AS wanted CROSS JOIN llm_jobs AS job ON job.id = wanted.value
 """,
     "flows.SETTLE": """
 UPDATE llm_job_edges SET state=:settled WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.depends_on = :target

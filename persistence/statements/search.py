@@ -147,7 +147,7 @@ class _Search:
                 return self._range(column, condition)
         return _any(column == self._bound(value) for value in condition.values)
 
-    def _has(self, column: ColumnElement[Any], wanted: str) -> Condition_:
+    def _has(self, column: ColumnElement[Any], wanted: Any) -> Condition_:
         return func.instr(func.lower(column), func.lower(self._bound(wanted))) > lit(0)
 
     def _range(self, column: ColumnElement[Any], condition: Condition) -> Condition_:
