@@ -179,9 +179,7 @@ def waits_on(c: Connection, row: JobRow, *, shown: int = 5) -> str:
         noun = "children" if step else "jobs"
         needed = f", {row.quorum} needed" if row.quorum is not None else ""
         parts.append(f"{still} of {total} {noun}{needed}, {by_state.get('met', 0)} done")
-    told = ", ".join(
-        f"job {target}{f' ({name})' if name else ''} {state}" for _, target, name, state, _ in open_edges
-    )
+    told = ", ".join(f"job {target}{f' ({name})' if name else ''} {state}" for _, target, name, state, _ in open_edges)
     more = sum(by_state.get("open", 0) for by_state in counts.values()) - len(open_edges)
     return f"{' and '.join(parts) or 'nothing'}{f': {told}' if told else ''}{f' and {more} more' if more > 0 else ''}"
 

@@ -1,15 +1,16 @@
 """A flow as a host describes it, checked: names, what waits on what, and the order to add it in. Pure: no database, no clock.
 
-    queue.add_flow({
-        "plan":  {"type": "chat", "data": {"prompt": "…"}},
-        "left":  {"type": "chat", "data": {"prompt": "… {results}"}, "needs": ["plan"]},
-        "right": {"type": "chat", "data": {"prompt": "… {results}"}, "needs": ["plan"]},
-        "merge": {"type": "chat", "data": {"prompt": "… {results}"}, "needs": ["left", ("right", "continue")]},
-    })
+queue.add_flow({
+"plan":  {"type": "chat", "data": {"prompt": "…"}},
+"left":  {"type": "chat", "data": {"prompt": "… {results}"}, "needs": ["plan"]},
+"right": {"type": "chat", "data": {"prompt": "… {results}"}, "needs": ["plan"]},
+"merge": {"type": "chat", "data": {"prompt": "… {results}"}, "needs": ["left", ("right", "continue")]},
+})
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -157,7 +158,9 @@ def _node(given: _Given) -> Node:
             target, its_policy = need[0], check_policy(where, need[1])
         target = getattr(target, "id", target)  # a Job
         if not isinstance(target, str | int) or isinstance(target, bool):
-            raise InvalidJobError(where, f"must be the name of a job of the flow or the id of a job, not {target!r:.200}")
+            raise InvalidJobError(
+                where, f"must be the name of a job of the flow or the id of a job, not {target!r:.200}"
+            )
         if target in found:
             raise InvalidJobError(where, f"is {target!r} a second time")
         found[target] = NamedNeed(target, its_policy, where)
@@ -188,7 +191,7 @@ def _in_order(nodes: Mapping[str, Node]) -> list[Node]:
     return [nodes[name] for name in order]
 
 
-def _cycle(nodes: Mapping[str, Node], left: Set[str]) -> list[str]:
+def _cycle(nodes: Mapping[str, Node], left: AbstractSet[str]) -> list[str]:
     """A circle among those left, found by going from need to need until a name comes again."""
     name = next(name for name in nodes if name in left)
     places: dict[str, int] = {}

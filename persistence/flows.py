@@ -12,7 +12,8 @@ Every function is called inside the caller's write transaction.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from .engine import Connection, Row
 from .json_text import clean, dumps, loads
 from .ledger import STORE_RESULT
 from .lifecycle import JobState
-from .model import JobInput, Lease
+from .model import JobInput
 from .sql import Prepared
 
 _EDGE = Prepared("flows.EDGE")
@@ -112,7 +113,9 @@ def add_edges(c: Connection, job_id: int, needs: Sequence[Need], step: str = "")
 # --- settling ----------------------------------------------------------------------------------------------------------------------------
 
 
-def settle_dependents(c: Connection, job_ids: Iterable[int], now: int, actor: str, *, limit: int = EDGES_PER_PASS) -> None:
+def settle_dependents(
+    c: Connection, job_ids: Iterable[int], now: int, actor: str, *, limit: int = EDGES_PER_PASS
+) -> None:
     """Tell whoever waits on these jobs that they ended; ids of jobs that have not ended are passed over.
 
     At most `limit` edges; the jobs whose dependents are then still to be told are in `c.unsettled`.
@@ -151,7 +154,8 @@ def _settle(c: Connection, edges: Sequence[Row], now: int, actor: str) -> list[i
             broken.setdefault(waiter, (target, name, state))
     c.change_many(_SETTLE, settled)
     ready, failing, unclear = [], [], []
-    for waiter, state, quorum, pending in c.run(_LESS_PENDING, {"counts": json.dumps(counted)}):
+    for waiter, count in counted.items():
+        state, quorum, pending = c.run(_LESS_PENDING, {"waiter": waiter, "settled": count})[0]
         if state not in _WAITS:
             continue
         if quorum is not None:
@@ -166,7 +170,7 @@ def _settle(c: Connection, edges: Sequence[Row], now: int, actor: str) -> list[i
 
 
 def _evaluate(
-    c: Connection, job_ids: Sequence[int], touched: Set[tuple[int, str]], now: int, actor: str
+    c: Connection, job_ids: Sequence[int], touched: AbstractSet[tuple[int, str]], now: int, actor: str
 ) -> list[int]:
     """Decide anew, from their edges, about jobs that wait. Returns who failed by it.
 

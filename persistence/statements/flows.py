@@ -20,7 +20,7 @@ def _is(column: str, *states: JobState) -> str:
 _ENDED = _is("target.state", *sorted(TERMINAL_STATES))
 _by: dict[str, Any] = {"updated_at": bindparam("now"), "changed_by": bindparam("actor")}
 
-KNOWN = text("SELECT id FROM llm_jobs WHERE id IN (SELECT value FROM json_each(:ids))")
+KNOWN = text("SELECT job.id FROM json_each(:ids) AS wanted CROSS JOIN llm_jobs AS job ON job.id = wanted.value")
 
 EDGE = insert(edges).values(
     {name: bindparam(name) for name in ("job_id", "depends_on", "step", "name", "place", "policy")}
@@ -48,11 +48,12 @@ SETTLE = (
 )
 
 # A drifted counter must not make the transaction of an innocent job fail: it stops at 0, and the repair corrects it.
-LESS_PENDING = text("""
-    UPDATE llm_jobs SET pending = max(0, pending - json_extract(:counts, '$."' || id || '"'))
-    WHERE id IN (SELECT CAST(key AS INTEGER) FROM json_each(:counts))
-    RETURNING id, state, quorum, pending
-    """)
+LESS_PENDING = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("waiter"))
+    .values(pending=func.max(lit(0), jobs.c.pending - bindparam("settled")))
+    .returning(jobs.c.state, jobs.c.quorum, jobs.c.pending)
+)
 
 GROUPS = text("""
     SELECT job.id, job.state, job.quorum, job.pending, edge.step, coalesce(sum(edge.state = 'open'), 0),
@@ -126,7 +127,9 @@ REOPEN = text(f"""
 WAIT_AGAIN = (
     update(jobs)
     .where(jobs.c.id == bindparam("waiter"), jobs.c.state.in_(one_of((JobState.WAITING, JobState.WAITING_CHILDREN))))
-    .values(state=lit("waiting_children"), pending=bindparam("open"), reason=lit("what it waits on is live again"), **_by)
+    .values(
+        state=lit("waiting_children"), pending=bindparam("open"), reason=lit("what it waits on is live again"), **_by
+    )
 )
 OPEN_COUNT = (
     select(func.count()).select_from(edges).where(edges.c.job_id == bindparam("waiter"), edges.c.state == lit("open"))
@@ -212,6 +215,5 @@ WAITERS_OF = text("""
     CROSS JOIN llm_job_edges AS edge ON edge.depends_on = target.value AND edge.state = 'open'
     CROSS JOIN llm_jobs AS waiter ON waiter.id = edge.job_id
     """)
-ROWS = select(*_COLUMNS).where(
-    jobs.c.id.in_(select(func.json_each(bindparam("ids")).table_valued("value").c.value))
-)
+_NAMES = ", ".join(f'job."{column.name}"' for column in _COLUMNS)
+ROWS = text(f"SELECT {_NAMES} FROM json_each(:ids) AS wanted CROSS JOIN llm_jobs AS job ON job.id = wanted.value")

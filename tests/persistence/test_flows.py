@@ -213,7 +213,7 @@ def end_by(board, job_id, how):
             if how == "poison":
                 board.sql(f"UPDATE llm_jobs SET alone = 1 WHERE id = {job_id}")
             else:
-                board.sql(f"UPDATE llm_job_data SET options = '{{\"on_unknown\": \"park\"}}' WHERE job_id = {job_id}")
+                board.sql(f'UPDATE llm_job_data SET options = \'{{"on_unknown": "park"}}\' WHERE job_id = {job_id}')
                 board.sql(
                     "INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens,"
                     f" sent_at) VALUES ({job_id}, 1, 1, 's', 'f', 'p', 'm', 'k', 'open', 1, 1)"
@@ -413,14 +413,18 @@ def test_children_take_their_parents_place_and_it_comes_back_with_their_outcomes
     row = board.queue.row(parent.id)
     assert (row.state, row.pending, row.lease_epoch, row.failures, row.losses, row.deferrals) == (PARKED, 2, 2, 0, 0, 0)
     children = board.queue.get(parent.id).children()
-    assert [(child.row().priority, child.row().tag, child.row().parent_id) for child in children] == [(7, "t", parent.id)] * 2
+    assert [(child.row().priority, child.row().tag, child.row().parent_id) for child in children] == [
+        (7, "t", parent.id)
+    ] * 2
     assert [child.data for child in children] == [{"n": 0}, {"n": 1}]
     assert children[0].transitions()[0].actor == "runner-1"
     finish(board, *((child.id, "complete") for child in children))
     (again,) = board.claim()
     assert (again.id, again.attempt) == (parent.id, 2)
     assert again.memo.values == {"children": [child.id for child in children]}
-    assert [(given.job_id, given.ok) for given in again.outcomes("children")] == [(child.id, True) for child in children]
+    assert [(given.job_id, given.ok) for given in again.outcomes("children")] == [
+        (child.id, True) for child in children
+    ]
     assert again.inputs == ()
 
 
@@ -439,7 +443,9 @@ def test_children_of_children_and_of_a_second_step_with_another_quorum(board):
     finish(board, (first.id, "fail"))
     finish(board, (second.id, "complete"))
     (parent,) = board.claim()
-    assert spawn(board, parent, count=1, step="second")  # all of them now: what failed under the first step's quorum is decided
+    assert spawn(
+        board, parent, count=1, step="second"
+    )  # all of them now: what failed under the first step's quorum is decided
     child = board.queue.get(parent.id).children()[-1]
     (claimed,) = board.claim()
     assert claimed.id == child.id
