@@ -38,7 +38,7 @@ else:
 _Rows = list[JobRow]  # `list` is a method below
 
 
-class JobQueue(QueueControl, QueueEvents, QueueFlows, QueueSearch):
+class JobQueue(QueueControl, QueueConversations, QueueEvents, QueueFlows, QueueSearch):
     """A host's handle on a board. Any thread, any number of threads at once; not across a fork (open one in the child).
 
     `database`: a path, a URL (`sqlite:///path`), or an opened `Database`, which stays the caller's to close. It is opened at the first use, and
