@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from callboard.actors.runner.effects import CallFailedError, JobInterrupted
     from callboard.config import Config, ConfigError, load_config
     from callboard.embedded import CompanyFailedError, Supervisor
+    from callboard.persistence.async_queue import AsyncJob, AsyncJobQueue
     from callboard.persistence.errors import (
         CallboardError,
         DatabaseError,
         HostTransactionError,
         InvalidJobError,
+        InvalidQueryError,
         JobCancelledError,
         JobFailedError,
         JobNotFoundError,
         WaitTimeoutError,
     )
+    from callboard.persistence.events import Event
     from callboard.persistence.host_transaction import sqlite_driver
     from callboard.persistence.job import Job
     from callboard.persistence.job_queue import JobQueue
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncJob",
     "AsyncJobContext",
+    "AsyncJobQueue",
     "CallFailedError",
     "CallboardError",
     "Chunk",
@@ -51,8 +56,10 @@ __all__ = [
     "Config",
     "ConfigError",
     "DatabaseError",
+    "Event",
     "HostTransactionError",
     "InvalidJobError",
+    "InvalidQueryError",
     "Job",
     "JobCancelledError",
     "JobContext",
@@ -72,7 +79,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "AsyncJob": "persistence.async_queue",
     "AsyncJobContext": "actors.runner.context",
+    "AsyncJobQueue": "persistence.async_queue",
     "CallFailedError": "actors.runner.effects",
     "CallboardError": "persistence.errors",
     "Chunk": "persistence.model",
@@ -81,8 +90,10 @@ _HOME = {
     "Config": "config",
     "ConfigError": "config",
     "DatabaseError": "persistence.errors",
+    "Event": "persistence.events",
     "HostTransactionError": "persistence.errors",
     "InvalidJobError": "persistence.errors",
+    "InvalidQueryError": "persistence.errors",
     "Job": "persistence.job",
     "JobCancelledError": "persistence.errors",
     "JobContext": "actors.runner.context",
