@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from .engine import Connection, Database, Row, translate
-from .engine import driver as sqlite_driver
+from .engine import driver
 from .errors import HostTransactionError
 from .sql import Prepared
 from .version import SCHEMA_VERSION, VERSION_TABLE
+
+sqlite_driver = driver
+"""The module of the SQLite library that this process's boards are opened with: for a host that opens the same file itself."""
 
 _Execute = Callable[[str, Any], Any]
 T = TypeVar("T")

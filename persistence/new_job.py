@@ -233,6 +233,11 @@ def queue_name(given: Any) -> str:
     return _name("queue", given)
 
 
+def schedule_name(given: Any) -> str:
+    """The name of a schedule. Raises InvalidJobError."""
+    return _name("name", given)
+
+
 def _name(field: str, given: Any, longest: int = 100) -> str:
     name = _text(field, given, longest)
     if name is None or "|" in name:

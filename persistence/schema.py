@@ -329,10 +329,20 @@ schedules = Table(
         "every_ms", Integer, CheckConstraint("every_ms IS NULL OR every_ms >= 1000", name="every_at_least_a_second")
     ),
     Column("timezone", Text, nullable=False, server_default="UTC"),
+    # Of the occurrences that were missed while no worker ran: the latest one is made up for, or all of them.
+    Column(
+        "catch_up",
+        Text,
+        CheckConstraint(_any("catch_up", ("latest", "all")), name="catch_up_known"),
+        nullable=False,
+        server_default="latest",
+    ),
     Column("job", Text, CheckConstraint("json_valid(job)", name="job_json"), nullable=False),
     Column("next_at", Integer, nullable=False),
     Column("last_at", Integer),
     Column("paused_at", Integer),
+    # Why a worker paused it: it could not be read.
+    Column("problem", Text),
     Column("created_at", Integer, nullable=False, server_default=_NOW),
     CheckConstraint("(cron IS NULL) <> (every_ms IS NULL)", name="cron_or_every"),
 )

@@ -76,6 +76,7 @@ SELECT min(due) FROM (
         SELECT (SELECT min(run_at) FROM llm_jobs WHERE state = 'delayed') AS due
         UNION ALL SELECT (SELECT min(start_by) FROM llm_jobs WHERE state = 'waiting' AND start_by IS NOT NULL)
         UNION ALL SELECT (SELECT min(held_until) FROM llm_jobs WHERE state = 'waiting' AND held_until IS NOT NULL AND held_until > :now)
+        UNION ALL SELECT (SELECT min(next_at) FROM llm_schedules WHERE paused_at IS NULL)
     )
 """,
     "claims.EXPIRE": """

@@ -44,10 +44,12 @@ CREATE TABLE llm_schedules (
     cron TEXT,
     every_ms INTEGER CONSTRAINT every_at_least_a_second CHECK (every_ms IS NULL OR every_ms >= 1000),
     timezone TEXT DEFAULT 'UTC' NOT NULL,
+    catch_up TEXT DEFAULT 'latest' NOT NULL CONSTRAINT catch_up_known CHECK ((catch_up = 'latest' OR catch_up = 'all')),
     job TEXT NOT NULL CONSTRAINT job_json CHECK (json_valid(job)),
     next_at INTEGER NOT NULL,
     last_at INTEGER,
     paused_at INTEGER,
+    problem TEXT,
     created_at INTEGER DEFAULT (CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)) NOT NULL,
     PRIMARY KEY (name),
     CONSTRAINT cron_or_every CHECK ((cron IS NULL) <> (every_ms IS NULL))
