@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from .engine import Connection, Database, Row, translate
-from .engine import driver
+from .engine import Connection, Database, Row, driver, translate
 from .errors import HostTransactionError
 from .sql import Prepared
 from .version import SCHEMA_VERSION, VERSION_TABLE
