@@ -2,19 +2,32 @@
 
 import click
 
+from .bulk import check_targets, run_where, where_options
 from .options import config_options, open_queue, read_config
 
 
 @click.command()
-@click.argument("ids", metavar="ID...", type=int, nargs=-1, required=True)
+@click.argument("ids", metavar="[ID]...", type=int, nargs=-1)
+@where_options
 @config_options
-def cancel(ids: tuple[int, ...], config_path: str | None, database: str | None) -> int:
+def cancel(ids: tuple[int, ...], where: str | None, yes: bool, config_path: str | None, database: str | None) -> int:
     """Cancel jobs; a running call is aborted within a moment. Exit code 1 if one had already ended or does not exist."""
+    check_targets(ids, where)
     config = read_config(config_path, database)
     from callboard.persistence.errors import JobNotFoundError
 
     failures = 0
     with open_queue(config) as queue:
+        if where is not None:
+            return run_where(
+                where,
+                queue.count,
+                queue.cancel_where,
+                yes=yes,
+                verb="cancel",
+                done="cancelled",
+                only="-state:completed,failed,cancelled",
+            )
         for job_id in ids:
             try:
                 job = queue.get(job_id)

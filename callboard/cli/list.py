@@ -7,6 +7,7 @@ from .text import count, duration, json_line, one_line
 
 
 @click.command("list")
+@click.argument("query", required=False)
 @click.option("--state", type=click.Choice(STATES))
 @click.option("--type", "job_type", help="Of this type only.")
 @click.option("--tag", help="With this tag only.")
@@ -14,6 +15,7 @@ from .text import count, duration, json_line, one_line
 @json_option
 @config_options
 def list_jobs(
+    query: str | None,
     state: str | None,
     job_type: str | None,
     tag: str | None,
@@ -22,10 +24,18 @@ def list_jobs(
     config_path: str | None,
     database: str | None,
 ) -> None:
-    """List jobs, newest first. With --json: one object a line."""
+    """List jobs, newest first; those that QUERY describes, if one is given. With --json: one object a line.
+
+    A query is terms that must all hold: 'state:failed type:chat data.customer:42 cost:>0.1 created:<2h -tag:test "rate limit"' (docs/cli.md).
+    """
     config = read_config(config_path, database)
     with open_queue(config) as queue:
-        rows = queue.list(state=state, type=job_type, tag=tag, limit=limit)
+        if query is None:
+            rows = queue.list(state=state, type=job_type, tag=tag, limit=limit)
+        else:
+            rows = queue.search(_with_options(query, state, job_type, tag), limit=limit)
+            if rows.scanned and len(rows) < limit:
+                click.echo("no index serves this search: every job was looked at", err=True)
     from .records import note, now_ms, row_json, took
 
     if as_json:
@@ -68,3 +78,14 @@ def list_jobs(
     )
     if len(rows) == limit:
         click.echo(f"the newest {count(limit)}; --limit shows more", err=True)
+
+
+def _with_options(query: str, state: str | None, job_type: str | None, tag: str | None) -> str:
+    options = {"state": state, "type": job_type, "tag": tag}
+    terms = [f"{name}:{_quoted(value)}" for name, value in options.items() if value is not None]
+    return " ".join([query, *terms])
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
