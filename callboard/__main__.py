@@ -59,7 +59,7 @@ def _explain(error: Exception) -> tuple[str, str | None, int] | None:
         command = error.ctx.command_path if error.ctx is not None else "callboard"
         return error.format_message(), f"see `{command} --help`", EXIT_INPUT
     if isinstance(error, click.ClickException):
-        return error.format_message(), None, EXIT_INPUT
+        return error.format_message(), getattr(error, "hint", None), EXIT_INPUT
     return explain(error)
 
 

@@ -42,7 +42,8 @@ class QueueSearch(QueueConnections):
             from . import host_store
 
             rows = host_store.rows_by(connection, sql, params)
-            scanned = bool(conditions) and _scans(connection, sql, params)
+            by_id = not conditions or any(c.field == "id" and not c.negated for c in conditions)
+            scanned = not by_id and _scans(connection, sql, params)
         return Found(rows, scanned=scanned)
 
     def count(self, query: str = "") -> int:
