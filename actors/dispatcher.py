@@ -8,7 +8,7 @@ claiming for runners that do not exist yet and starting them; it shrinks when th
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..persistence.model import ClaimedJob, LaneDepth, Lease
 from .kernel.actor import Actor
@@ -24,6 +24,7 @@ from .messages import (
     BoardQuiet,
     CheckLeases,
     ClaimJobs,
+    ClaimPart,
     Describe,
     Drain,
     HandBack,
@@ -48,13 +49,17 @@ from .messages import (
     limiter_name,
 )
 from .plan import Allowance, Plan, plan_claim, runners_allowed, surplus
+from .roster import Roster, asked, runner_groups
 from .settings import CompanySettings
+from .snapshot import CompanySnapshot
 from .supervisor.messages import ChildDown, ChildHung, ChildStarted, GiveUp, StartChild, StopChild
 from .supervisor.spec import ChildSpec
 
 logger = logging.getLogger(__name__)
 
 STOPPING = "the worker is stopping"
+SLOTS_AT_ONCE = 64
+"""What one claim takes at most, so that no claim holds up the others' writes for long; there is another at once if it took that many."""
 FREED_FOR_MS = 1000
 """How long a limiter's word on its headroom is taken for true."""
 
@@ -72,27 +77,6 @@ class _Sweep:
 @dataclass(frozen=True, slots=True)
 class _DrainDeadline:
     """What is unfinished goes back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompanySnapshot:
-    """How the company stands, as its dispatcher sees it.
-
-    `settled`: it has looked, found nothing it may run now, and works on nothing. `next_due_ms`: when that changes by time alone.
-    """
-
-    runners: int
-    busy: int
-    settled: bool
-    draining: bool
-    store_problem: str | None
-    lanes: tuple[LaneDepth, ...]
-    unroutable: dict[str, str]
-    held_keys: dict[str, int]
-    next_due_ms: int | None
-    abandoned: int
-    claimed: int
-    memory_mb: float | None
 
 
 class DispatcherActor(Actor):
@@ -117,7 +101,8 @@ class DispatcherActor(Actor):
         self._starting: set[str] = set()
         self._leaving: set[str] = set()
         self._unheard: set[str] = set()
-        self._unassigned: deque[ClaimedJob] = deque()
+        self._roster = Roster(runner_groups(settings))
+        self._unassigned: deque[tuple[str, ClaimedJob]] = deque()
         self._alone: Lease | None = None
         self._suspects = False
         self._lanes: tuple[LaneDepth, ...] = ()
@@ -125,7 +110,8 @@ class DispatcherActor(Actor):
         self._allowances: dict[str, Allowance] = {}
         self._claiming: ClaimJobs | None = None
         self._claims = 0
-        self._asked: dict[str, int] = {}
+        self._asked: dict[tuple[str, str], int] = {}
+        self._freed: set[str] = set()
         self._checking = False
         self._sweep_due = True
         self._more = True
@@ -141,8 +127,7 @@ class DispatcherActor(Actor):
 
     def on_start(self) -> None:
         """Learn who is there, and begin to look."""
-        for number in range(1, self._settings.runners.max + 1):
-            name = _runner(number)
+        for name in self._roster.names:
             if self.system.directory.find(name) is not None:
                 self._unheard.add(name)
                 self.tell(name, ReportIn())
@@ -228,43 +213,54 @@ class DispatcherActor(Actor):
         if slots <= 0 or (self._suspects and not alone):
             return
         self._plan = self._plan_for(self._lanes, slots)
-        quotas = self._plan.quotas
+        parts = self._parts(self._plan, slots)
         # What an earlier look was not allowed to claim is claimable now although nobody has touched the board.
-        force = self._more or any(quota > self._asked.get(lane, 0) for lane, quota in quotas.items())
+        force = self._more or any(
+            quota > self._asked.get(what, 0) for what, quota in asked(self._plan.quotas, parts).items()
+        )
         self._claims += 1
-        number = (self.generation << 32) + self._claims
-        order = ClaimJobs(reply_to=self.name, number=number, slots=slots, quotas=quotas, alone=alone, force=force)
+        order = ClaimJobs(
+            reply_to=self.name,
+            number=(self.generation << 32) + self._claims,
+            slots=slots,
+            quotas=self._plan.quotas,
+            keys=self._plan.keys,
+            parts=parts,
+            alone=alone,
+            force=force,
+        )
         self._claiming = order
         self.tell(STORE, order)
 
     def _on_claimed(self, claimed: JobsClaimed) -> None:
         order = self._claiming
-        if (
-            order is None or order.number != claimed.number
-        ):  # asked for by the life before, which is not there to answer for them
-            self._return(claimed.jobs, "its dispatcher had ended")
+        # Asked for by the life before, which is not there to answer for them.
+        if order is None or order.number != claimed.number:
+            self._return((job for _, job in claimed.jobs), "its dispatcher had ended")
             return
         self._claiming = None
         if self._stopping:
-            self._return(claimed.jobs, STOPPING)
+            self._return((job for _, job in claimed.jobs), STOPPING)
             self._check_drained()
             return
-        self._asked = dict(order.quotas)
+        self._asked = asked(order.quotas, order.parts)
         self._lanes = claimed.lanes
         self._next_due = claimed.next_due_ms
         self._suspects = claimed.suspects
         self._claimed += len(claimed.jobs)
-        for job in claimed.jobs:
+        for group, job in claimed.jobs:
             self._count_against_allowance(job)
             if job.alone:
                 self._alone = job.lease
-            self._assign(job)
-        plan = self._plan_for(claimed.lanes, self._slots())
+            self._assign(group, job)
+        slots = self._slots()
+        plan = self._plan_for(claimed.lanes, slots)
         news = {lane: reason for lane, reason in plan.unroutable.items() if lane not in self._plan.unroutable}
-        self._plan = Plan(self._plan.quotas, plan.unroutable, {**self._plan.keys, **plan.keys})
+        self._plan = replace(plan, quotas=self._plan.quotas, keys={**self._plan.keys, **plan.keys})
         self._note_unroutable(news)
+        self._free_routable(claimed.lanes)
         self._more = len(claimed.jobs) >= order.slots
-        if any(lane not in order.quotas for lane in plan.quotas):
+        if any(what not in self._asked for what in asked(plan.quotas, self._parts(plan, slots))):
             self._more = True
             self._look()
         elif not claimed.jobs:
@@ -279,10 +275,16 @@ class DispatcherActor(Actor):
             types=self._types,
             allowances=self._allowances,
             now_ms=self.now_ms(),
+            groups=self._roster.groups,
         )
 
+    def _parts(self, plan: Plan, slots: int) -> tuple[ClaimPart, ...]:
+        """What each group may claim: a different one first each time, for where slots are short."""
+        unassigned = [group for group, _ in self._unassigned]
+        return self._roster.parts(plan.groups, busy=self._busy, unassigned=unassigned, slots=slots, turn=self._claims)
+
     def _slots(self) -> int:
-        return self._allowed() - len(self._busy) - len(self._unassigned)
+        return min(SLOTS_AT_ONCE, self._allowed() - len(self._busy) - len(self._unassigned))
 
     def _allowed(self) -> int:
         runners = self._settings.runners
@@ -295,9 +297,7 @@ class DispatcherActor(Actor):
         )
 
     def _count_against_allowance(self, job: ClaimedJob) -> None:
-        key = next(
-            (key for lane, key in self._plan.keys.items() if lane == f"{job.queue}|{job.type}|{job.model or ''}"), None
-        )
+        key = self._plan.keys.get(job.lane)
         allowance = self._allowances.get(key) if key is not None else None
         if key is not None and allowance is not None:
             self._allowances[key] = Allowance(max(0, allowance.left - 1), allowance.until_ms)
@@ -315,15 +315,14 @@ class DispatcherActor(Actor):
 
     # --- runners --------------------------------------------------------------------------------------------------------------------
 
-    def _assign(self, job: ClaimedJob) -> None:
+    def _assign(self, group: str, job: ClaimedJob) -> None:
         self._settled = False
-        if self._idle:
-            runner = max(
-                self._idle, key=lambda name: self._idle[name]
-            )  # the one that idled last, so that the others can leave
+        # The one that idled last, so that the others can leave.
+        runner = next((runner for runner in reversed(self._idle) if self._roster.group_of(runner) == group), None)
+        if runner is not None:
             self._give(runner, job)
             return
-        self._unassigned.append(job)
+        self._unassigned.append((group, job))
         self._fill_pool()
 
     def _give(self, runner: str, job: ClaimedJob) -> None:
@@ -338,11 +337,12 @@ class DispatcherActor(Actor):
 
     def _fill_pool(self) -> None:
         """Start a runner for each job that has none, and as many as there must be at least."""
-        names = [_runner(number) for number in range(1, self._settings.runners.max + 1)]
+        missing = self._settings.runners.min - self._running()
+        if not self._unassigned and missing <= 0:
+            return
         taken = {*self._idle, *self._busy, *self._starting, *self._leaving, *self._unheard}
-        free = [name for name in names if name not in taken]
-        wanted = max(len(self._unassigned) - len(self._starting), self._settings.runners.min - self._running(), 0)
-        for name in free[:wanted]:
+        unassigned = [group for group, _ in self._unassigned]
+        for name in self._roster.to_start(taken, starting=self._starting, unassigned=unassigned, at_least=missing):
             self._starting.add(name)
             self.tell(RUNNERS, StartChild(self._runner_spec(name)))
 
@@ -376,9 +376,13 @@ class DispatcherActor(Actor):
         if done is not None and done == self._alone:
             self._alone = None
             self._more = True
+        self._idle.pop(runner, None)  # they stand in the order of idling
         self._idle[runner] = self.monotonic()
-        if self._unassigned:
-            self._give(runner, self._unassigned.popleft())
+        group = self._roster.group_of(runner)
+        waiting = next((entry for entry in self._unassigned if entry[0] == group), None)
+        if waiting is not None:
+            self._unassigned.remove(waiting)
+            self._give(runner, waiting[1])
         self._check_drained()
         self._on_heard()
 
@@ -433,7 +437,7 @@ class DispatcherActor(Actor):
         """Sweep at a moment when every job claimed is known here: none is on its way from the store, no runner has yet to report."""
         if self._sweep_due and self._claiming is None and not self._unheard and self._store_problem is None:
             self._sweep_due = False
-            self.tell(STORE, SweepBoard(frozenset([*self._busy.values(), *(job.lease for job in self._unassigned)])))
+            self.tell(STORE, SweepBoard(frozenset([*self._busy.values(), *(job.lease for _, job in self._unassigned)])))
 
     def _shrink_pool(self) -> None:
         kept = set(self._abandoned.values())  # only they can tell when their handler returns after all
@@ -454,10 +458,17 @@ class DispatcherActor(Actor):
         for lane, reason in lanes.items():
             self.tell(STORE, HoldLane(lane, f"unroutable: {reason}"))
 
+    def _free_routable(self, lanes: Iterable[LaneDepth]) -> None:
+        """Take off the notes of those who could not run what can be run here. Once: they may be there still, and note it again."""
+        for lane in lanes:
+            if lane.noted and lane.lane not in self._freed and lane.lane not in self._plan.refused:
+                self._freed.add(lane.lane)
+                self.tell(STORE, HoldLane(lane.lane, None))
+
     def _on_drain(self, deadline: float, done: ReplyTo[None]) -> None:
         self._stopping = True
         self._draining.append(done)
-        self._return(self._unassigned, STOPPING)
+        self._return([job for _, job in self._unassigned], STOPPING)
         self._unassigned.clear()
         if deadline > 0:
             self.after(deadline, _DrainDeadline())
@@ -491,13 +502,11 @@ class DispatcherActor(Actor):
             store_problem=self._store_problem,
             lanes=self._lanes,
             unroutable=dict(self._plan.unroutable),
+            paused=tuple(self._plan.paused),
+            elsewhere=tuple(self._plan.elsewhere),
             held_keys={key: a.until_ms for key, a in self._allowances.items() if a.left == 0 and a.until_ms > now},
             next_due_ms=self._next_due,
             abandoned=len(self._abandoned),
             claimed=self._claimed,
             memory_mb=self._memory_mb,
         )
-
-
-def _runner(number: int) -> str:
-    return f"runner-{number}"

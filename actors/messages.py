@@ -73,8 +73,9 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimJobs:
-    """Look at the board and claim for at most `slots` runners, at most `quotas[lane]` from each lane and nothing from a lane not named.
+    """Look at the board and claim for at most `slots` runners: for each group of them at most what its part says.
 
+    `quotas`: at most so many from each lane of a part and nothing from others; lanes with the same `keys` have theirs together.
     `number`: repeated in the answer, never used twice, so that the answer to a dispatcher that has died is told from its successor's.
     `alone`: the company is idle, so one suspect may be claimed by itself. `force`: look even if no other connection has changed the
     database since the last look that found nothing.
@@ -84,20 +85,30 @@ class ClaimJobs:
     number: int
     slots: int
     quotas: Mapping[str, int]
+    keys: Mapping[str, str]
+    parts: tuple["ClaimPart", ...]
     alone: bool
     force: bool
 
 
+class ClaimPart(NamedTuple):
+    """What one group of runners may claim: at most `slots` jobs, of these lanes."""
+
+    group: str
+    slots: int
+    lanes: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsClaimed:
-    """What was claimed, and the lanes that had waiting jobs at that look (the dispatcher plans its next claim by them).
+    """What was claimed, for which groups, and the lanes that had waiting jobs at that look (the dispatcher plans its next claim by them).
 
     `suspects`: jobs wait in the lanes asked for that may only run alone. `next_due_ms`: when the board changes by time alone, None if it
     does not.
     """
 
     number: int
-    jobs: tuple[ClaimedJob, ...]
+    jobs: tuple[tuple[str, ClaimedJob], ...]
     lanes: tuple[LaneDepth, ...]
     suspects: bool
     next_due_ms: int | None
@@ -112,10 +123,10 @@ class BoardQuiet:
 
 @dataclass(frozen=True, slots=True)
 class HoldLane:
-    """Note on the waiting jobs of a lane why nobody here can run them; they stay waiting."""
+    """Note on the waiting jobs of a lane why nobody here can run them; they stay waiting. None: somebody can, take such a note off."""
 
     lane: str
-    reason: str
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """What to claim and how many runners to keep. Pure: no clock, no thread, no I/O."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..persistence.model import LaneDepth
+from .roster import RunnerGroup, runner_groups
 from .settings import CompanySettings, UnknownModelError, route
 
 NEEDS_MODEL = frozenset({"chat"})
@@ -20,11 +21,24 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Quotas by lane, and the lanes nobody here can run with the reason. `keys`: the limit key of each lane that has one."""
+    """Quotas by lane, and the lanes nobody here can run with the reason.
+
+    `keys`: the limit key of each lane that has one; lanes of one key have their quota, the same number, together. `groups`: the runner groups
+    that can run each lane with a quota. `paused`, `elsewhere`: lanes left alone because their queue is paused, or because this worker is
+    configured not to claim them.
+    """
 
     quotas: dict[str, int]
     unroutable: dict[str, str]
     keys: dict[str, str]
+    groups: dict[str, frozenset[str]] = field(default_factory=dict)
+    paused: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """The lanes this worker does not claim from, now or ever, but for limits and pauses."""
+        return self.elsewhere.union(self.unroutable)
 
 
 def plan_claim(
@@ -35,18 +49,24 @@ def plan_claim(
     types: frozenset[str],
     allowances: Mapping[str, Allowance],
     now_ms: int,
+    groups: tuple[RunnerGroup, ...] = (),
 ) -> Plan:
     """Give each lane that can be run at most `slots`, and the lanes of a limit key together at most what its limiter allows.
 
-    A key at its limit so costs the other keys nothing: its lanes are simply not named in the claim.
+    A key at its limit so costs the other keys nothing: its lanes are simply not named in the claim. Without `groups`, those of the settings.
     """
+    groups = groups or runner_groups(settings)
     quotas: dict[str, int] = {}
     unroutable: dict[str, str] = {}
     keys: dict[str, str] = {}
-    left: dict[str, int] = {}
+    capable: dict[str, frozenset[str]] = {}
+    paused, elsewhere = set(), set()
     for lane in lanes:
-        if lane.type not in types:
-            unroutable[lane.lane] = f"no handler for type {lane.type!r} here (known: {', '.join(sorted(types))})"
+        if not _meant_for(settings, lane):
+            elsewhere.add(lane.lane)
+            continue
+        if (obstacle := _obstacle(lane, types, groups)) is not None:
+            unroutable[lane.lane] = obstacle
             continue
         quota = slots
         if lane.model is not None or lane.type in NEEDS_MODEL:
@@ -58,11 +78,34 @@ def plan_claim(
             keys[lane.lane] = key
             allowance = allowances.get(key)
             if allowance is not None and allowance.until_ms > now_ms:
-                quota = min(slots, left.setdefault(key, allowance.left))
-                left[key] -= quota
-        if quota > 0:
+                quota = min(slots, allowance.left)
+        if lane.paused:
+            paused.add(lane.lane)
+        elif quota > 0:
             quotas[lane.lane] = quota
-    return Plan(quotas, unroutable, keys)
+            capable[lane.lane] = frozenset(group.name for group in groups if group.can_run(lane))
+    return Plan(quotas, unroutable, keys, capable, frozenset(paused), frozenset(elsewhere))
+
+
+def _meant_for(settings: CompanySettings, lane: LaneDepth) -> bool:
+    claims = settings.claims
+    return (claims.types is None or lane.type in claims.types) and (
+        claims.queues is None or lane.queue in claims.queues
+    )
+
+
+def _obstacle(lane: LaneDepth, types: frozenset[str], groups: tuple[RunnerGroup, ...]) -> str | None:
+    """Why no runner here can run the jobs of a lane, whatever its model; None if one can."""
+    if lane.type not in types:
+        return f"no handler for type {lane.type!r} here (known: {', '.join(sorted(types))})"
+    if any(group.can_run(lane) for group in groups):
+        return None
+    taking = [group for group in groups if group.takes(lane)]
+    if not taking:
+        return f"no runner group here takes type {lane.type!r} in queue {lane.queue!r} (groups: {', '.join(group.name for group in groups)})"
+    missing = min((sorted(set(lane.requires) - group.tags) for group in taking), key=len)
+    has = sorted(frozenset().union(*(group.tags for group in taking)))
+    return f"no runner here has {' and '.join(map(repr, missing))} (tags here: {', '.join(has) or 'none'})"
 
 
 def runners_allowed(*, minimum: int, maximum: int, running: int, memory_mb: float | None, cap_mb: float) -> int:

@@ -58,11 +58,43 @@ class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cap: Positive = 60.0
 
 
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+
+
+class ClaimSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this worker claims at all: jobs of these types and queues (None: of any), that require no more than `tags`."""
+
+    types: tuple[Name, ...] | None = None
+    queues: tuple[Name, ...] | None = None
+    tags: tuple[Name, ...] = ()
+
+
+class GroupSettings(ClaimSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """So many of the runners claim only this, of what the worker claims. They have its tags as well as their own."""
+
+    runners: Count
+
+
+class AgeingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job that has waited for `after` seconds is raised by `step`, and again for every `every` more, up to `max` above its priority.
+
+    With `max` above the distance of the priorities in use, none waits for ever behind a stream of higher ones.
+    """
+
+    after: Positive = 60.0
+    step: Count = 10
+    every: Positive = 60.0
+    max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] = 1000
+
+
 class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a company of actors needs to know."""
 
     database: str
     runners: RunnerSettings = RunnerSettings()
+    claims: ClaimSettings = ClaimSettings()
+    groups: dict[str, GroupSettings] = {}
+    ageing: AgeingSettings | None = None
     providers: dict[str, ProviderSettings] = {}
     models: dict[str, ModelSettings] = {}
     limits: dict[str, LimitSettings] = {}

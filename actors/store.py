@@ -57,6 +57,7 @@ from .messages import (
     SweepBoard,
     UsageLoaded,
 )
+from .settings import AgeingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +97,15 @@ class StoreActor(Actor):
 
     drains_before_stop: ClassVar[bool] = True
 
-    def __init__(self, system: ActorSystem, *, board: Board, lease_ttl: float) -> None:
+    def __init__(
+        self, system: ActorSystem, *, board: Board, lease_ttl: float, ageing: AgeingSettings | None = None
+    ) -> None:
         super().__init__(system)
         self._board = board
         self._ttl_ms = round(lease_ttl * 1000)
+        self._ageing = ageing
+        self._lanes: tuple[str, ...] = ()
+        self._start = ""
         self._pending: list[object] = []
         self._available = True
         self._connection: Connection | None = None
@@ -272,35 +278,52 @@ class StoreActor(Actor):
         version = c.data_version()
         claims.promote_due(c, now, PASS_LIMIT)
         claims.expire_unstarted(c, now, PASS_LIMIT)
-        jobs = []
+        jobs: list[tuple[str, ClaimedJob]] = []
         suspects = claims.suspects_waiting(c, now=now, lanes=order.quotas)
-        if order.alone and suspects:
-            jobs = self._claim_for(c, order, now, alone=True)
-        elif order.quotas and not suspects:
-            jobs = self._claim_for(c, order, now, alone=False)
+        if order.alone or not suspects:
+            jobs = self._claim_parts(c, order, now, alone=suspects)
+        self._lanes = tuple(order.quotas)
         lanes = tuple(claims.lanes(c))
         due = claims.next_due(c, now)
         self._seen_version, self._quiet_until = version, due
         claimed = JobsClaimed(number=order.number, jobs=tuple(jobs), lanes=lanes, suspects=suspects, next_due_ms=due)
         return [(order.reply_to, claimed)]
 
-    def _claim_for(self, c: Connection, order: ClaimJobs, now: int, *, alone: bool) -> list[ClaimedJob]:
-        return claims.claim(
-            c,
-            owner=self._board.owner,
-            slots=order.slots,
-            quotas=order.quotas,
-            lease_until=now + self._ttl_ms,
-            now=now,
-            actor=order.reply_to,
-            alone=alone,
-        )
+    def _claim_parts(self, c: Connection, order: ClaimJobs, now: int, *, alone: bool) -> list[tuple[str, ClaimedJob]]:
+        """For one group of runners after the other, each from what those before it have left."""
+        claimed: list[tuple[str, ClaimedJob]] = []
+        left = dict(order.quotas)
+        for part in order.parts:
+            slots = min(part.slots, order.slots - len(claimed))
+            if slots <= 0 or (alone and claimed):
+                break
+            jobs = claims.claim(
+                c,
+                owner=self._board.owner,
+                slots=slots,
+                quotas={lane: left[lane] for lane in part.lanes},
+                shared=order.keys,
+                start=self._start,
+                lease_until=now + self._ttl_ms,
+                now=now,
+                actor=order.reply_to,
+                alone=alone,
+            )
+            for job in jobs:
+                shared = order.keys.get(job.lane)
+                for lane in [job.lane] if shared is None else [lane for lane in left if order.keys.get(lane) == shared]:
+                    left[lane] -= 1
+            claimed += [(part.group, job) for job in jobs]
+        return claimed
 
     def _check(self, c: Connection, order: CheckLeases) -> Replies:
         return [(order.reply_to, LeasesLost(tuple(claims.lost(c, order.leases))))]
 
     def _hold_lane(self, c: Connection, order: HoldLane) -> Replies:
-        claims.hold_lane(c, order.lane, order.reason, self.now_ms())
+        if order.reason is None:
+            claims.free_lane(c, order.lane, self.now_ms())
+        else:
+            claims.hold_lane(c, order.lane, order.reason, self.now_ms())
         return []
 
     def _renew(self, c: Connection, _: RenewLeases) -> Replies:
@@ -317,12 +340,27 @@ class StoreActor(Actor):
         for owner in before - set(claims.owners(c)) - {board.owner}:
             board.forget(owner)
         claims.expire_unstarted(c, now, PASS_LIMIT)  # also when nobody has a free runner to claim for
+        self._age(c, now)
+        self._start = claims.next_start(c, self._lanes, self._start)
         orphans = claims.sweep_orphans(c, board.owner, order.held, FOREVER, now)
         if orphans:
             logger.warning("handed back %d jobs that nobody here was working on", len(orphans))
         if back or orphans:
             self._stir()
         return []
+
+    def _age(self, c: Connection, now: int) -> None:
+        ageing = self._ageing
+        if ageing is not None:
+            claims.age(
+                c,
+                now,
+                after=round(ageing.after * 1000),
+                step=ageing.step,
+                every=max(1, round(ageing.every * 1000)),
+                most=ageing.max,
+                limit=PASS_LIMIT,
+            )
 
     def _intend(self, c: Connection, order: RecordIntent) -> Replies:
         call_id = ledger.record_intent(c, order.call.lease, order.intent, self.now_ms())

@@ -340,6 +340,13 @@ def _check_meaning(config: Config, source: _Source) -> None:
             source.where(("runners", "min")),
             f"{config.runners.min} is more than runners.max, which is {config.runners.max}",
         )
+    if config.groups:
+        from callboard.actors.roster import runner_groups
+
+        try:
+            runner_groups(config)
+        except ValueError as error:
+            raise ConfigError(source.where(("groups",)), str(error)) from error
     if config.default_model is not None:
         check_model(config, config.default_model, source.where(("default_model",)))
 

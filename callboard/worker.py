@@ -119,7 +119,12 @@ def _left_undone(supervisor: Supervisor) -> str | None:
         return None
     waiting = {lane.lane: lane.waiting for lane in status.lanes}
     reasons = [f"{waiting[lane]} jobs: {reason}" for lane, reason in status.unroutable.items() if waiting.get(lane)]
-    others = sum(n for lane, n in waiting.items() if lane not in status.unroutable)
+    for lanes, reason in ((status.paused, "in paused queues"), (status.elsewhere, "left to other workers by [claims]")):
+        if left := sum(waiting.get(lane, 0) for lane in lanes):
+            reasons.append(f"{left} jobs {reason}")
+    others = sum(
+        n for lane, n in waiting.items() if lane not in {*status.unroutable, *status.paused, *status.elsewhere}
+    )
     if others:
         reasons.append(f"{others} held by limits")
     if status.next_due_ms is not None:

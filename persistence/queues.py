@@ -5,7 +5,6 @@ moment it is committed, in every worker.
 """
 
 from .engine import Connection
-from .errors import InvalidJobError
 from .lifecycle import JobState
 from .model import JobRow, QueueStatus
 from .new_job import queue_name
@@ -70,10 +69,7 @@ def recount(c: Connection) -> int:
     wrong = c.run(_MISCOUNTED)
     c.change_many(
         _RECOUNT,
-        [
-            {"queue": queue, "type": kind, "state": state, "jobs": counted}
-            for queue, kind, state, _, counted in wrong
-        ],
+        [{"queue": queue, "type": kind, "state": state, "jobs": counted} for queue, kind, state, _, counted in wrong],
     )
     return len(wrong)
 

@@ -86,7 +86,7 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
         )
 
     def store() -> Actor:
-        return StoreActor(system, board=parts.board, lease_ttl=settings.lease_ttl)
+        return StoreActor(system, board=parts.board, lease_ttl=settings.lease_ttl, ageing=settings.ageing)
 
     def dispatcher() -> Actor:
         return DispatcherActor(

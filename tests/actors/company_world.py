@@ -191,7 +191,8 @@ class WorldBoard:
         self.world, self.owner = world, owner
 
     def connect(self):
-        connection = FaultyConnection(self.world.database, self.world.database.engine.raw_connection())
+        connection = self.world.database.connect()
+        connection.__class__ = FaultyConnection
         connection.world = self.world
         return connection
 

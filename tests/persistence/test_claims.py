@@ -41,12 +41,12 @@ def test_lanes_and_their_depth(board):
         board.add("embed", queue="night", model="x}y", group=group, requires=["vision", "gpu"])
     board.queue.pause("night")
     assert claims.lanes(board.c, cap=1) == [
-        ("default|chat||", "default", "chat", None, 1, (), False, False),
         ("default|chat|a|", "default", "chat", "a", 1, (), False, False),
         ("default|chat|b|", "default", "chat", "b", 1, (), False, False),
+        ("default|chat||", "default", "chat", None, 1, (), False, False),
         ("night|embed|x}y|gpu,vision", "night", "embed", "x}y", 1, ("gpu", "vision"), True, False),
     ]
-    assert [lane.waiting for lane in claims.lanes(board.c)] == [1, 2, 1, 4]
+    assert [lane.waiting for lane in claims.lanes(board.c)] == [2, 1, 1, 4]
 
 
 def test_a_claim_brings_everything_a_runner_needs(board):
