@@ -89,7 +89,7 @@ class QueueSearch(QueueConnections):
     def delete_where(self, query: str, *, chunk: int = 200, progress: Progress | None = None) -> int:
         """Delete every ended job that `query` describes, with its data, result, calls, text and events; how many there were.
 
-        What a job that has not ended waits on is kept. What was spent on deleted jobs no longer appears in `usage`. See `cancel_where`.
+        What a job that has not ended waits on is kept. What was spent stays in `usage`. See `cancel_where`.
         """
         from .sql import Prepared
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from .lifecycle import FIRST_STATES, TERMINAL_STATES, TRANSITIONS, JobState
+from .model import USAGE_COLUMNS
 
 metadata = MetaData()
 
@@ -319,6 +320,20 @@ job_counts = Table(
     sqlite_with_rowid=False,
 )
 
+# What was used by the calls of jobs that are deleted: totals never shrink. `day` in days since the epoch, `tag` '' where there was none.
+usage_deleted = Table(
+    "llm_usage_deleted",
+    metadata,
+    Column("day", Integer, nullable=False),
+    Column("tag", Text, nullable=False),
+    Column("calls", Integer, nullable=False),
+    *(Column(name, Integer, nullable=False) for name in USAGE_COLUMNS),
+    Column("cost", Integer),
+    Column("unpriced", Integer, nullable=False),
+    PrimaryKeyConstraint("tag", "day"),
+    sqlite_with_rowid=False,
+)
+
 # What a schedule adds is a job with the key `schedule:NAME:FIRE_AT`, so that one occurrence is one job whatever the clock does.
 schedules = Table(
     "llm_schedules",
@@ -428,6 +443,17 @@ def _pass_on(row: str) -> str:
         WHERE depends_on = {row}.id AND state = 'open' AND step = '{TURN_STEP}' AND policy = 'ignore' AND EXISTS ({before})"""
 
 
+def _keep_usage() -> str:
+    """Add what the calls of the job OLD used to the totals of deleted jobs."""
+    names = ", ".join(USAGE_COLUMNS)
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in USAGE_COLUMNS)
+    more = ", ".join(f"{name} = {name} + excluded.{name}" for name in ("calls", *USAGE_COLUMNS, "unpriced"))
+    return f"""INSERT INTO llm_usage_deleted (day, tag, calls, {names}, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), {sums}, sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
+        ON CONFLICT DO UPDATE SET {more}, cost = coalesce(cost + excluded.cost, cost, excluded.cost)"""
+
+
 def trigger_statements() -> list[str]:
     """The SQLite triggers over `llm_jobs`, generated from the lifecycle table; run after the tables exist.
 
@@ -464,6 +490,7 @@ def trigger_statements() -> list[str]:
         WHEN (OLD.state <> NEW.state OR OLD.queue <> NEW.queue OR OLD.type <> NEW.type) AND NOT ({turn_back})
         BEGIN {recount}; END""",
         f"""CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN {_count("OLD", -1)}; END""",
+        f"""CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN {_keep_usage()}; END""",
         """CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END""",
         f"""CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NOT NULL

@@ -511,15 +511,18 @@ FROM llm_jobs
 WHERE llm_jobs.id = :job_id
 """,
     "host_store.USAGE": """
-SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
-           sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
-    FROM llm_calls
+SELECT sum(calls), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost), sum(unpriced) FROM (
+        SELECT count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded')) AS unpriced
+        FROM llm_calls
+        UNION ALL SELECT sum(calls), sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(unpriced) FROM llm_usage_deleted
+    )
 """,
     "host_store.USAGE_OF_TAG": """
-SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
-           sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
-    FROM llm_calls
- JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag
+SELECT sum(calls), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost), sum(unpriced) FROM (
+        SELECT count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded')) AS unpriced
+        FROM llm_calls JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag
+        UNION ALL SELECT sum(calls), sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(unpriced) FROM llm_usage_deleted WHERE tag = :tag
+    )
 """,
     "identity.LIVE": """
 SELECT llm_jobs.id, llm_jobs.state, llm_jobs.lease_epoch
@@ -684,6 +687,18 @@ UPDATE llm_queues SET paused_at = NULL WHERE name = :name AND paused_at IS NOT N
     "queues.WORKED_ON": """
 SELECT count(*) FROM llm_jobs WHERE state = 'active' AND group_key = :group_key
 """,
+    "retention.ENDED": """
+SELECT id, finished_at,
+        (SELECT count(*) FROM llm_job_chunks WHERE job_id = llm_jobs.id) + (SELECT count(*) FROM llm_calls WHERE job_id = llm_jobs.id) * 2 + 8
+    FROM llm_jobs
+    WHERE finished_at IS NOT NULL AND finished_at < :before AND (finished_at, id) > (:at, :job_id)
+        AND state IN (SELECT value FROM json_each(:states))
+        AND NOT EXISTS (
+            SELECT 1 FROM llm_job_edges JOIN llm_jobs AS waiting ON waiting.id = llm_job_edges.job_id
+            WHERE llm_job_edges.depends_on = llm_jobs.id AND waiting.state NOT IN ('completed', 'failed', 'cancelled')
+        )
+    ORDER BY finished_at, id LIMIT :limit + 0
+""",
     "schedules.DUE": """
 SELECT llm_schedules.name, llm_schedules.cron, llm_schedules.every_ms, llm_schedules.timezone, llm_schedules.catch_up, llm_schedules.job, llm_schedules.next_at, llm_schedules.last_at, llm_schedules.paused_at, llm_schedules.problem, llm_schedules.created_at
 FROM llm_schedules
@@ -783,6 +798,22 @@ CREATE TABLE llm_schedules (
 	PRIMARY KEY (name),
 	CONSTRAINT cron_or_every CHECK ((cron IS NULL) <> (every_ms IS NULL))
 )
+""",
+    """
+CREATE TABLE llm_usage_deleted (
+	day INTEGER NOT NULL,
+	tag TEXT NOT NULL,
+	calls INTEGER NOT NULL,
+	input_uncached INTEGER NOT NULL,
+	cache_read INTEGER NOT NULL,
+	cache_write INTEGER NOT NULL,
+	output_visible INTEGER NOT NULL,
+	output_reasoning INTEGER NOT NULL,
+	cost INTEGER,
+	unpriced INTEGER NOT NULL,
+	PRIMARY KEY (tag, day)
+)
+ WITHOUT ROWID
 """,
     """
 CREATE TABLE llm_jobs (
@@ -1077,6 +1108,12 @@ CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
 """,
     """
 CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; END
+""",
+    """
+CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
+        ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_uncached = input_uncached + excluded.input_uncached, cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write, output_visible = output_visible + excluded.output_visible, output_reasoning = output_reasoning + excluded.output_reasoning, unpriced = unpriced + excluded.unpriced, cost = coalesce(cost + excluded.cost, cost, excluded.cost); END
 """,
     """
 CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch

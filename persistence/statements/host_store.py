@@ -2,11 +2,11 @@
 
 from dataclasses import fields
 
-from sqlalchemy import Integer, bindparam, case, exists, func, or_, select, text, update
+from sqlalchemy import Integer, TextClause, bindparam, case, exists, func, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from ..lifecycle import TERMINAL_STATES, TRANSITIONS, JobState
-from ..model import CallRecord, JobRow, Transition
+from ..model import USAGE_COLUMNS, CallRecord, JobRow, Transition
 from ..schema import calls, chunks, conversations, job_data, job_results, jobs, transitions
 from .build import NO_OFFSET, NULL, lit, one_of, up_to
 
@@ -208,10 +208,20 @@ ALL_CHUNKS = (
     .order_by(chunks.c.epoch, chunks.c.seq)
 )
 
-_TOTALS = """
-    SELECT count(*), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost),
-           sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded'))
-    FROM llm_calls
-"""
-USAGE = text(_TOTALS)
-USAGE_OF_TAG = text(_TOTALS + " JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag")
+_ALL = (*USAGE_COLUMNS, "cost")
+_SUMS = ", ".join(f"sum({name}) AS {name}" for name in _ALL)
+
+
+def _usage(of_calls: str, of_deleted: str) -> TextClause:
+    """What the calls there are used, and those of jobs that are deleted."""
+    return text(f"""
+    SELECT sum(calls), {", ".join(f"sum({name})" for name in _ALL)}, sum(unpriced) FROM (
+        SELECT count(*) AS calls, {_SUMS}, sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded')) AS unpriced
+        FROM llm_calls {of_calls}
+        UNION ALL SELECT sum(calls), {_SUMS}, sum(unpriced) FROM llm_usage_deleted {of_deleted}
+    )
+    """)
+
+
+USAGE = _usage("", "")
+USAGE_OF_TAG = _usage("JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag", "WHERE tag = :tag")

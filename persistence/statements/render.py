@@ -9,10 +9,10 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..inbox import inbox_statements
 from ..schema import metadata, trigger_statements
-from . import claims, conversations, events, flows, host_store, identity, job_store, ledger, queues, schedules, search
+from . import claims, conversations, events, flows, host_store, identity, job_store, ledger, queues, retention, schedules, search
 from .build import DIALECT, as_text
 
-MODULES: tuple[ModuleType, ...] = (claims, conversations, events, flows, host_store, identity, job_store, ledger, queues, schedules, search)
+MODULES: tuple[ModuleType, ...] = (claims, conversations, events, flows, host_store, identity, job_store, ledger, queues, retention, schedules, search)
 
 _HEAD = '''"""SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
 '''

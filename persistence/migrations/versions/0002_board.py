@@ -56,6 +56,22 @@ CREATE TABLE llm_schedules (
 )
     """,
     """
+CREATE TABLE llm_usage_deleted (
+    day INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    input_uncached INTEGER NOT NULL,
+    cache_read INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    output_visible INTEGER NOT NULL,
+    output_reasoning INTEGER NOT NULL,
+    cost INTEGER,
+    unpriced INTEGER NOT NULL,
+    PRIMARY KEY (tag, day)
+)
+ WITHOUT ROWID
+    """,
+    """
 CREATE TABLE llm_messages (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     conversation_id INTEGER NOT NULL,
@@ -217,10 +233,10 @@ CREATE INDEX llm_jobs_tag ON llm_jobs (tag, state) WHERE tag IS NOT NULL
 CREATE INDEX llm_jobs_throttle ON llm_jobs (unique_key, id) WHERE unique_key IS NOT NULL
     """,
     """
-CREATE UNIQUE INDEX llm_jobs_unique ON llm_jobs (unique_key) WHERE unique_key IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
+CREATE INDEX llm_jobs_turns ON llm_jobs (conversation_id, id) WHERE conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
     """,
     """
-CREATE INDEX llm_jobs_turns ON llm_jobs (conversation_id, id) WHERE conversation_id IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
+CREATE UNIQUE INDEX llm_jobs_unique ON llm_jobs (unique_key) WHERE unique_key IS NOT NULL AND (state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active')
     """,
     """
 CREATE INDEX llm_jobs_waiting ON llm_jobs (lane, rank DESC, id) WHERE state = 'waiting'
@@ -230,13 +246,6 @@ CREATE INDEX llm_messages_conversation ON llm_messages (conversation_id, id)
     """,
     """
 CREATE INDEX llm_job_edges_on ON llm_job_edges (depends_on, state)
-    """,
-    """
-CREATE VIEW llm_inbox AS
-        SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
-            job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options
-        FROM llm_jobs AS job JOIN llm_job_data AS body ON body.job_id = job.id
-        LEFT JOIN llm_conversations AS conversation ON conversation.id = job.conversation_id
     """,
     """
 CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
@@ -266,6 +275,12 @@ CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
     """,
     """
 CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; END
+    """,
+    """
+CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
+        ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_uncached = input_uncached + excluded.input_uncached, cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write, output_visible = output_visible + excluded.output_visible, output_reasoning = output_reasoning + excluded.output_reasoning, unpriced = unpriced + excluded.unpriced, cost = coalesce(cost + excluded.cost, cost, excluded.cost); END
     """,
     """
 CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
@@ -320,6 +335,13 @@ CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation
     """
 CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END
+    """,
+    """
+CREATE VIEW llm_inbox AS
+        SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
+            job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options
+        FROM llm_jobs AS job JOIN llm_job_data AS body ON body.job_id = job.id
+        LEFT JOIN llm_conversations AS conversation ON conversation.id = job.conversation_id
     """,
     """
 CREATE TRIGGER llm_inbox_added INSTEAD OF INSERT ON llm_inbox
