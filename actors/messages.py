@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from ..persistence.family import Child
 from ..persistence.lifecycle import JobState
 from ..persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease, Said
 from .kernel.ask import ReplyTo
@@ -270,7 +271,16 @@ class Release:
     held_until_ms: int | None = None
 
 
-Verdict = Complete | Fail | RetryLater | Release
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """Verdict: create these children, and wait for them (`quorum` of them, None: all) without a runner."""
+
+    step: str
+    children: tuple[Child, ...]
+    quorum: int | None
+
+
+Verdict = Complete | Fail | RetryLater | Release | Spawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from ..persistence import claims, conversations, job_store, ledger
+from ..persistence import claims, conversations, family, flows, job_store, ledger
 from ..persistence.claims import FOREVER
 from ..persistence.engine import Connection
 from ..persistence.errors import (
@@ -50,6 +50,7 @@ from .messages import (
     SaveHold,
     SaveStep,
     SetProgress,
+    Spawn,
     StepSaved,
     StoreRecovered,
     StoreRefused,
@@ -64,6 +65,8 @@ logger = logging.getLogger(__name__)
 Replies = list[tuple[str, object]]
 TRY_AGAIN = 0.5
 """Seconds between tries while the database refuses work."""
+REPAIR_LIMIT = 2000
+"""Waiting jobs that one pass of the repair looks at; what it settles is bounded as any cascade is."""
 PASS_LIMIT = 500
 """Jobs promoted, expired or rescued in one pass: bounded work, so that no pass holds the write lock for long."""
 
@@ -92,6 +95,11 @@ class _TryAgain:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class _SettleMore:
+    """Go on telling those who waited on jobs that ended: there were more than one transaction should move."""
+
+
 class StoreActor(Actor):
     """Writes for everybody, in the order it is told."""
 
@@ -112,6 +120,8 @@ class StoreActor(Actor):
         self._try_now = False
         self._seen_version: int | None = None
         self._quiet_until: int | None = None
+        self._settling = False
+        self._repaired_to = 0
 
     def on_start(self) -> None:
         """Open the connection, and begin to renew: the life before may have been down for a while."""
@@ -187,6 +197,9 @@ class StoreActor(Actor):
         with connection.write():
             for message in batch:
                 replies += self._write(connection, message)
+        if connection.unsettled and not self._settling:
+            self._settling = True
+            self.after(0.0, _SettleMore())
         return replies
 
     def _one_by_one(self, batch: list[object]) -> Replies:
@@ -251,6 +264,8 @@ class StoreActor(Actor):
                 return self._load_usage(c, message)
             case SaveHold():
                 return self._save_hold(c, message)
+            case _SettleMore():
+                return self._settle_more(c)
             case _:
                 self.unhandled(message)
 
@@ -345,7 +360,8 @@ class StoreActor(Actor):
         orphans = claims.sweep_orphans(c, board.owner, order.held, FOREVER, now)
         if orphans:
             logger.warning("handed back %d jobs that nobody here was working on", len(orphans))
-        if back or orphans:
+        repaired = self._repair(c, now)
+        if back or orphans or repaired:
             self._stir()
         return []
 
@@ -404,6 +420,9 @@ class StoreActor(Actor):
                 return JobState.FAILED if job_store.fail(c, lease, error, now, actor, reason) else None
             case RetryLater(error, run_at_ms, reason):
                 return job_store.retry_later(c, lease, error, run_at_ms, now, actor, reason)
+            case Spawn(step=step, children=children, quorum=quorum):
+                spawned = family.spawn(c, lease, step, children, quorum, now, actor)
+                return JobState.WAITING_CHILDREN if spawned else None
             case Release(cause=cause, reason=reason, held_by=held_by, held_until_ms=held_until):
                 return job_store.release(
                     c, lease, cause=cause, reason=reason, now=now, actor=actor, held_by=held_by, held_until=held_until
@@ -435,6 +454,21 @@ class StoreActor(Actor):
         else:
             ledger.set_hold(c, order.limit_key, order.until_ms, order.reason, self.now_ms())
         return []
+
+    def _settle_more(self, c: Connection) -> Replies:
+        self._settling = False
+        flows.settle_more(c, self.now_ms(), self.name)
+        self._stir()
+        return []
+
+    def _repair(self, c: Connection, now: int) -> list[int]:
+        """Put right who waits on what has ended already: by plain SQL, or in a cascade that its writer did not live to finish."""
+        repaired, self._repaired_to = flows.repair(
+            c, after=self._repaired_to, now=now, actor=self.name, limit=REPAIR_LIMIT
+        )
+        if repaired:
+            logger.warning("put right %d jobs that waited on what had ended, among them job %d", len(repaired), repaired[0])
+        return repaired
 
     def _stir(self) -> None:
         """Our own commit may have made a job claimable, which `data_version` does not show."""

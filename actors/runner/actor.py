@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from ...persistence.errors import InvalidJobError
 from ...persistence.model import ClaimedJob, Lease, Said
 from ..kernel.actor import Actor
 from ..kernel.messages import Down
@@ -49,6 +50,7 @@ from ..messages import (
     RunnerIdle,
     SaveStep,
     SetProgress,
+    Spawn,
     StartCall,
     StepSaved,
     StoreRefused,
@@ -61,8 +63,9 @@ from ..messages import (
 from ..providers.model import Billed, CallError, Completion, ErrorClass, Request
 from ..settings import CompanySettings, Route, UnknownModelError, route
 from . import booking, retry
+from .children import AnswerInstead, children_of
 from .dialogue import Dialogue, in_conversation
-from .effects import CallFailedError, CallModel, Effect, KeepSummary, KeepValue, ShowProgress
+from .effects import CallFailedError, CallModel, Effect, KeepSummary, KeepValue, ShowProgress, SpawnChildren
 from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry, Performance
 from .verdicts import result_verdict, verdict_of
 
@@ -123,6 +126,7 @@ class _Work:
     shows_itself: bool = False
     dialogue: Dialogue | None = None
     summary: Said | None = None
+    spawn: Spawn | None = None
 
     @property
     def lease(self) -> Lease:
@@ -194,7 +198,8 @@ class JobRunnerActor(Actor):
             case RunJob(job):
                 self._begin(job)
             case EffectAsked(lease, effect, answer):
-                if (work := self._held(lease)) is not None and not work.leaving:
+                # What is asked while the job is about to wait for children is asked again when it comes back.
+                if (work := self._held(lease)) is not None and not work.leaving and work.spawn is None:
                     self._perform(work, effect, answer)
             case HandlerEnded(lease):
                 self._on_handler_ended(message)
@@ -215,6 +220,7 @@ class JobRunnerActor(Actor):
             case StepSaved(lease, name):
                 if (work := self._held(lease)) is not None and name in work.saves:
                     work.saves.pop(name).give(None)
+                    self._leave_to_wait(work)
             case JobRecorded(lease):
                 if (work := self._held(lease)) is not None and work.finishing:
                     self._idle(work)
@@ -392,9 +398,36 @@ class JobRunnerActor(Actor):
                 work.shows_itself = True
                 self._show(work, effect)
                 answer.give(None)
+            case SpawnChildren():
+                self._spawn(work, effect, answer)
             case KeepSummary(said):
                 work.summary = said
                 answer.give(None)
+
+    def _spawn(self, work: _Work, effect: SpawnChildren, answer: Answer) -> None:
+        step, memo = effect.step, work.job.memo
+        if step in work.steps:
+            answer.refuse(ValueError(f"step {step!r} was used twice in one attempt; give each a name of its own"))
+            return
+        work.steps.add(step)
+        if memo is not None and step in memo.values:
+            answer.give(work.job.outcomes(step))
+            return
+        try:
+            children, quorum = children_of(effect, self.now_ms())
+        except InvalidJobError as error:
+            answer.refuse(error)
+            return
+        if not children:
+            self._perform(work, KeepValue(step, []), AnswerInstead(answer, []))
+            return
+        work.spawn = Spawn(step=step, children=children, quorum=quorum)
+        self._leave_to_wait(work)
+
+    def _leave_to_wait(self, work: _Work) -> None:
+        """Leave for the children, once what the handler has under way beside them is done: it is paid for."""
+        if work.spawn is not None and not work.calls and not work.saves:
+            self._leave(work, work.spawn)
 
     def _call(self, work: _Work, effect: CallModel, answer: Answer) -> None:
         memo = work.job.memo
@@ -549,6 +582,7 @@ class JobRunnerActor(Actor):
             self._finish_when_quiet(work)
         elif call.then is not None:
             call.then()
+            self._leave_to_wait(work)
 
     def _act_on(self, work: _Work, call: _Call, error: CallError) -> None:
         action = retry.decide(

@@ -2,18 +2,20 @@
 
 `data`: `{"prompt": "…"}` or `{"messages": [{"role", "content"}, …]}`, and optionally `system`, `max_output` (tokens), `temperature`,
 `top_p`, `stop`, `seed`, `extra`. The result: `{"text", "finish", "model", "usage": {…} | null, "response_id"}`.
+In the text of a job that waited on others, `{results}` stands for their results: of a chat its text, of anything else JSON.
 As a turn of a conversation it sends what was said before as well, and its messages and answer become part of it. `summary_of` is for the jobs
 that summarise conversations.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...persistence.model import ClaimedJob
+from ...persistence.model import ClaimedJob, JobInput
 from ..providers.model import Completion, Message
 from .dialogue import summary_said
 from .effects import CallModel, Effect, KeepSummary
+from .results import RESULTS, results_text
 
 ROLES = ("system", "user", "assistant")
 _OPTIONS: dict[str, type | tuple[type, ...]] = {
@@ -60,13 +62,22 @@ def parse(data: Any) -> CallModel:
 
 def chat(job: ClaimedJob) -> Generator[Effect, Any, dict[str, Any]]:
     """Make the call, return its answer."""
-    call = parse(job.data)
+    call = with_results(parse(job.data), job.inputs)
     summary_of = _summary_of(job.data)
     completion: Completion = yield call if job.history is None else _as_turn(call, job.data)
     if summary_of is not None and completion.text:
         yield KeepSummary(summary_said(*summary_of, completion))
     answer = completion.to_json()
     return {name: answer[name] for name in ("text", "finish", "model", "usage", "response_id")}
+
+
+def with_results(call: CallModel, inputs: Sequence[JobInput]) -> CallModel:
+    """The call with the results of what its job waited on in place of `{results}`; a job that waited on nothing means those letters."""
+    if not inputs:
+        return call
+    text = results_text(inputs)
+    messages = (replace(message, content=message.content.replace(RESULTS, text)) for message in call.messages)
+    return replace(call, messages=tuple(messages))
 
 
 def _as_turn(call: CallModel, data: dict[str, Any]) -> CallModel:

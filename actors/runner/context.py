@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-from ...persistence.model import ClaimedJob, History
+from ...persistence.model import ClaimedJob, History, JobInput
+from ...persistence.new_job import NewJob
 from ..providers.model import Completion, Message
-from .effects import CallModel, Effect, JobInterrupted, KeepValue, ShowProgress
+from .effects import CallModel, Effect, JobInterrupted, KeepValue, ShowProgress, SpawnChildren
 
 T = TypeVar("T")
 Turn = Message | Mapping[str, str]
@@ -136,6 +137,11 @@ class _Context:
         return self.job.history
 
     @property
+    def inputs(self) -> tuple[JobInput, ...]:
+        """What the job was added to wait on, in the order of its needs: each with its `result`, or its `error`."""
+        return self.job.inputs
+
+    @property
     def interrupted(self) -> bool:
         """True once the job has left this runner. A long loop that asks for nothing should look at it. Any thread."""
         return self._runner.interrupted
@@ -182,6 +188,24 @@ class JobContext(_Context):
         kept: T = self._values[name]
         return kept
 
+    def children(
+        self,
+        jobs: Iterable[NewJob | Mapping[str, Any]],
+        *,
+        step: str = "children",
+        quorum: int | str = "all",
+        policy: str = "fail",
+    ) -> list[JobInput]:
+        """Create jobs and wait for them, without a thread or a runner; what became of them, in the order given.
+
+        Each is a `NewJob` or a mapping of its fields; queue, model, priority and tag are this job's unless given. The handler ends here (with
+        `JobInterrupted`) and runs again from its start when `quorum` of them ("all", "any" or a number) are done: then this step returns at
+        once. It never creates them twice. If one fails, this job fails too, unless `policy` is "ignore" or "continue" (or the child's own
+        `policy`, as a mapping may have). Raises InvalidJobError, naming the field.
+        """
+        found: list[JobInput] = self._wait(SpawnChildren(jobs=tuple(jobs), step=step, quorum=quorum, policy=policy))
+        return found
+
     def _wait(self, effect: Effect) -> Any:
         return self._runner.ask(effect).result()
 
@@ -216,3 +240,16 @@ class AsyncJobContext(_Context):
             self._values[name] = value
         kept: T = self._values[name]
         return kept
+
+    async def children(
+        self,
+        jobs: Iterable[NewJob | Mapping[str, Any]],
+        *,
+        step: str = "children",
+        quorum: int | str = "all",
+        policy: str = "fail",
+    ) -> list[JobInput]:
+        """See `JobContext.children`. Calls of this handler that are under way are let come to their end first."""
+        effect = SpawnChildren(jobs=tuple(jobs), step=step, quorum=quorum, policy=policy)
+        found: list[JobInput] = await asyncio.wrap_future(self._runner.ask(effect))
+        return found

@@ -4,10 +4,12 @@ A built-in job type is a generator that yields these and is sent their results. 
 context whose methods turn into the same effects. So the runner knows one protocol, and always reads its mailbox.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...persistence.model import Said
+from ...persistence.new_job import NewJob
 from ..providers.model import CallError, Message
 
 
@@ -57,6 +59,21 @@ class KeepValue:
     value: Any
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnChildren:
+    """Create jobs and wait for them. Results in their outcomes (`JobInput`), in the order given; never creates them twice.
+
+    The job leaves its runner, and the handler runs again from its start when the children are done: this step then results at once.
+    `jobs`: each a `NewJob` or a mapping of its fields; queue, model, priority and tag are the parent's unless given. A mapping may name a
+    `policy` of its own. `quorum` and `policy` as in a flow.
+    """
+
+    jobs: tuple[NewJob | Mapping[str, Any], ...]
+    step: str = "children"
+    quorum: int | str = "all"
+    policy: str = "fail"
+
+
 @dataclass(frozen=True, slots=True)
 class KeepSummary:
     """Add a summary to the log of a conversation when the job completes. Results in None at once."""
@@ -72,4 +89,4 @@ class ShowProgress:
     message: str | None = None
 
 
-Effect = CallModel | KeepValue | ShowProgress | KeepSummary
+Effect = CallModel | KeepValue | ShowProgress | SpawnChildren | KeepSummary

@@ -107,7 +107,7 @@ class InlinePerformance:
             if isinstance(effect, Effect):
                 self._post(EffectAsked(self._lease, effect, self))
             else:
-                self.refuse(TypeError(f"a handler yields CallModel, KeepValue or ShowProgress, not {effect!r:.100}"))
+                self.refuse(TypeError(f"a handler yields CallModel, KeepValue, ShowProgress or SpawnChildren, not {effect!r:.100}"))
 
 
 class _FutureAnswer:

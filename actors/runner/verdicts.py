@@ -4,6 +4,7 @@ import json
 import traceback
 from typing import Any
 
+from ...persistence.errors import InvalidJobError
 from ...persistence.model import Said
 from ..messages import Complete, Fail, RetryLater, Verdict
 from ..providers.keys import redact
@@ -30,7 +31,7 @@ def verdict_of(error: BaseException, *, run_at_ms: int) -> Verdict:
     What is kept of an exception is its type, its redacted message and its last frames: no values of variables.
     """
     match error:
-        case InvalidDataError():
+        case InvalidDataError() | InvalidJobError():
             return Fail({"class": "invalid", "message": str(error)}, str(error))
         case CallFailedError():
             return Fail(error.error.to_json(), str(error))
