@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     )
     from callboard.persistence.events import Event
     from callboard.persistence.host_transaction import sqlite_driver
+    from callboard.persistence.flow_plan import FlowJob
     from callboard.persistence.job import Job
     from callboard.persistence.job_queue import JobQueue
     from callboard.persistence.lifecycle import JobState
-    from callboard.persistence.model import Chunk
+    from callboard.persistence.model import Chunk, JobInput
     from callboard.process import WorkerProcess, spawn
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "ConfigError",
     "DatabaseError",
     "Event",
+    "FlowJob",
     "HostTransactionError",
     "InvalidJobError",
     "InvalidQueryError",
@@ -64,6 +66,7 @@ __all__ = [
     "JobCancelledError",
     "JobContext",
     "JobFailedError",
+    "JobInput",
     "JobInterrupted",
     "JobNotFoundError",
     "JobQueue",
@@ -91,6 +94,7 @@ _HOME = {
     "ConfigError": "config",
     "DatabaseError": "persistence.errors",
     "Event": "persistence.events",
+    "FlowJob": "persistence.flow_plan",
     "HostTransactionError": "persistence.errors",
     "InvalidJobError": "persistence.errors",
     "InvalidQueryError": "persistence.errors",
@@ -98,6 +102,7 @@ _HOME = {
     "JobCancelledError": "persistence.errors",
     "JobContext": "actors.runner.context",
     "JobFailedError": "persistence.errors",
+    "JobInput": "persistence.model",
     "JobInterrupted": "actors.runner.effects",
     "JobNotFoundError": "persistence.errors",
     "JobQueue": "persistence.job_queue",
