@@ -25,6 +25,7 @@ _BARE = re.compile(r'[^\s,"]+')
 _WORD = re.compile(r'[^\s"]+')
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_TO_THE_MINUTE = re.compile(r"^.{10}.\d\d:?\d\d(?![:\d])")
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 _STEP = re.compile(r'\.([^.\[\]"]+)|\[(\d{1,9})\]')
 
@@ -271,7 +272,7 @@ class _Parser:
             timedelta(days=1)
             if len(value.text) <= 10
             else timedelta(minutes=1)
-            if value.text.count(":") == 1
+            if _TO_THE_MINUTE.search(value.text)
             else timedelta(seconds=1)
         )
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
