@@ -254,11 +254,12 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Verdict: this attempt failed; try again at `run_at_ms` if attempts are left."""
+    """Verdict: this attempt failed; try again at `run_at_ms` if attempts are left. `max_attempts`, where given, replaces the job's own."""
 
     error: dict[str, Any]
     run_at_ms: int
     reason: str
+    max_attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

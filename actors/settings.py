@@ -51,11 +51,38 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     memory_mb: Count = 500
 
 
-class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Back-off between attempts: full jitter over `base`·2ⁿ, never above `cap`."""
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is different for the failures of one job type; what is None is as for all."""
 
+    kind: Literal["exponential", "fixed"] | None = None
+    base: Positive | None = None
+    cap: Positive | None = None
+    jitter: bool | None = None
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+
+
+class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a failed attempt is followed by another, in seconds: `base`·2ⁿ up to `cap` (exponential), or always `base` (fixed).
+
+    `jitter` spreads them: an exponential delay is anything from 0 to that (full jitter), a fixed one up to 10 % longer. `max_attempts` goes
+    before what the job says, None leaves it to the job. `types`: what is different for single job types, in the file [retries.TYPE].
+    """
+
+    kind: Literal["exponential", "fixed"] = "exponential"
     base: Positive = 1.0
     cap: Positive = 60.0
+    jitter: bool = True
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    types: dict[str, RetryPolicy] = {}
+
+    def of(self, job_type: str) -> "RetrySettings":
+        """What holds for one job type."""
+        policy = self.types.get(job_type)
+        if policy is None:
+            return self
+        return msgspec.structs.replace(
+            self, **{name: value for name, value in msgspec.structs.asdict(policy).items() if value is not None}
+        )
 
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -104,6 +131,7 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     poll_interval: Positive = 0.1
     lease_ttl: Annotated[float, msgspec.Meta(ge=1)] = 30.0
     sweep_interval: Positive = 1.0
+    retention_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     park_after: Positive = 3.0
     drain_timeout: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     job_timeout: Positive = 3600.0

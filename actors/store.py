@@ -59,6 +59,7 @@ from .messages import (
     UsageLoaded,
 )
 from .settings import AgeingSettings
+from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +107,19 @@ class StoreActor(Actor):
     drains_before_stop: ClassVar[bool] = True
 
     def __init__(
-        self, system: ActorSystem, *, board: Board, lease_ttl: float, ageing: AgeingSettings | None = None
+        self,
+        system: ActorSystem,
+        *,
+        board: Board,
+        lease_ttl: float,
+        ageing: AgeingSettings | None = None,
+        retention_days: float = 0.0,
     ) -> None:
         super().__init__(system)
         self._board = board
         self._ttl_ms = round(lease_ttl * 1000)
         self._ageing = ageing
+        self._upkeep = Upkeep(retention_days)
         self._lanes: tuple[str, ...] = ()
         self._start = ""
         self._pending: list[object] = []
@@ -291,6 +299,7 @@ class StoreActor(Actor):
         now = self.now_ms()
         # Before the transaction's reads, so that a commit that comes after them is seen as a change.
         version = c.data_version()
+        self._upkeep.fire_schedules(c, now)
         claims.promote_due(c, now, PASS_LIMIT)
         claims.expire_unstarted(c, now, PASS_LIMIT)
         jobs: list[tuple[str, ClaimedJob]] = []
@@ -361,7 +370,9 @@ class StoreActor(Actor):
         if orphans:
             logger.warning("handed back %d jobs that nobody here was working on", len(orphans))
         repaired = self._repair(c, now)
-        if back or orphans or repaired:
+        fired = self._upkeep.fire_schedules(c, now)  # as above
+        self._upkeep.prune(c, now)
+        if back or orphans or repaired or fired:
             self._stir()
         return []
 
@@ -418,8 +429,8 @@ class StoreActor(Actor):
                 return JobState.COMPLETED
             case Fail(error, reason):
                 return JobState.FAILED if job_store.fail(c, lease, error, now, actor, reason) else None
-            case RetryLater(error, run_at_ms, reason):
-                return job_store.retry_later(c, lease, error, run_at_ms, now, actor, reason)
+            case RetryLater(error, run_at_ms, reason, most):
+                return job_store.retry_later(c, lease, error, run_at_ms, now, actor, reason, max_attempts=most)
             case Spawn(step=step, children=children, quorum=quorum):
                 spawned = family.spawn(c, lease, step, children, quorum, now, actor)
                 return JobState.WAITING_CHILDREN if spawned else None

@@ -20,6 +20,7 @@ from callboard.actors.settings import (
     CompanySettings,
     ModelSettings,
     PriceSettings,
+    RetrySettings,
     RunnerSettings,
     UnknownModelError,
     route,
@@ -262,12 +263,14 @@ def _build(kind: type[_S], data: Any, path: _Path, source: _Source) -> _S:
     if not isinstance(data, dict):
         raise ConfigError(source.where(path), f"expected a table, not {_kind(data)}")
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    if kind is RetrySettings:
+        data = _types_apart(data)
     for key in data:
         if key not in fields:
             raise ConfigError(source.where((*path, key)), *_unknown_key(key, fields))
     values: dict[str, Any] = {}
     for name, field in fields.items():
-        here = (*path, name)
+        here = path if kind is RetrySettings and name == "types" else (*path, name)
         if name not in data:
             if field.required:
                 raise ConfigError(source.where(here), f"missing; expected {_expected(field.type)}")
@@ -287,6 +290,15 @@ def _build(kind: type[_S], data: Any, path: _Path, source: _Source) -> _S:
         # A settings type's own check: its sentence begins with the field's name.
         name = re.split(r"[ .]", str(error), maxsplit=1)[0]
         raise ConfigError(source.where((*path, name) if name in fields else path), str(error)) from error
+
+
+def _types_apart(data: dict[str, Any]) -> dict[str, Any]:
+    """In [retries], every table is of a job type: [retries.TYPE]. `to_json` has them under `types`."""
+    types = {key: value for key, value in data.items() if isinstance(value, dict)}
+    nested = types.get("types")
+    if nested is not None and all(isinstance(value, dict) for value in nested.values()):
+        types = {**nested, **{key: value for key, value in types.items() if key != "types"}}
+    return {**{key: value for key, value in data.items() if not isinstance(value, dict)}, "types": types}
 
 
 def _named(kind: type[_S], name: str, data: Any, path: _Path, source: _Source) -> _S:

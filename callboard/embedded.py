@@ -23,6 +23,7 @@ from callboard.persistence.board import WorkerBoard
 
 if TYPE_CHECKING:
     from callboard.actors.runner.handlers import Handler
+    from callboard.actors.runner.retry import RetryFunction
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Supervisor:
     """A company of actors that performs the jobs of one database, on daemon threads of this process.
 
     `config`: a `Config`, or None for what `load_config()` finds. `handlers`: job type → function, beside those of the configuration.
+    `retry_policies`: job type → function of the number of failed attempts and the last error (`class`, `message`, …), which returns the
+    seconds until the next attempt or None to give up; it goes before `[retries]`, must return at once, and its exceptions are logged.
     `on_failure` is called with the reason if the company gives up; until then it heals itself, and afterwards it is `failed`: nothing is
     claimed any more, the host runs on, and the jobs stay on the board. Use it as a context manager, or call `start` and `stop`. It is
     started once. Any thread.
@@ -51,12 +54,14 @@ class Supervisor:
         config: CompanySettings | None = None,
         *,
         handlers: Mapping[str, "Handler"] | None = None,
+        retry_policies: Mapping[str, "RetryFunction"] | None = None,
         on_failure: Callable[[str], None] | None = None,
         own_process: bool = False,
     ) -> None:
         self.config: CompanySettings = load_config() if config is None else config
         self.owner = uuid.uuid4().hex
         self._given = dict(handlers or {})
+        self._retry_policies = dict(retry_policies or {})
         self._on_failure = on_failure
         self._own_process = own_process
         self._system: ActorSystem | None = None
@@ -72,7 +77,7 @@ class Supervisor:
         """
         if self._system is not None:
             raise CompanyFailedError("this Supervisor was started before; make a new one")
-        self._registry = HandlerRegistry({**load_handlers(self.config.handlers), **self._given})
+        self._registry = HandlerRegistry({**load_handlers(self.config.handlers), **self._given}, self._retry_policies)
         self._board = WorkerBoard.open(self.config.database, owner=self.owner, synchronous=self.config.synchronous)
         self._system = ActorSystem(on_root_exit=self._on_root_exit)
         atexit.register(self._at_exit)

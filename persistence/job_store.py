@@ -40,11 +40,19 @@ def fail(c: Connection, lease: Lease, error: dict[str, Any], now: int, actor: st
 
 
 def retry_later(
-    c: Connection, lease: Lease, error: dict[str, Any], run_at: int, now: int, actor: str, reason: str
+    c: Connection,
+    lease: Lease,
+    error: dict[str, Any],
+    run_at: int,
+    now: int,
+    actor: str,
+    reason: str,
+    *,
+    max_attempts: int | None = None,
 ) -> JobState | None:
     """This attempt failed: delayed until `run_at` (epoch milliseconds), or failed if it was the last. None if the lease is lost.
 
-    The error is kept either way, so that a reader sees why the job is tried again.
+    The error is kept either way, so that a reader sees why the job is tried again. `max_attempts`, where given, replaces the job's own.
     """
     rows = c.run(
         _RETRY,
@@ -52,6 +60,7 @@ def retry_later(
             "job_id": lease.job_id,
             "epoch": lease.epoch,
             "run_at": run_at,
+            "most": max_attempts,
             "now": now,
             "actor": actor,
             "reason": clean(reason),

@@ -14,6 +14,7 @@ class QueueSchedules(QueueConnections):
 
     def schedule(
         self,
+        /,
         name: str,
         type: str,  # noqa: A002  # what every queue calls it
         data: Any = None,

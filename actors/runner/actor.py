@@ -43,7 +43,6 @@ from ..messages import (
     Release,
     ReportIn,
     ReserveCall,
-    RetryLater,
     RevokeJob,
     RunJob,
     RunnerBusy,
@@ -176,6 +175,7 @@ class JobRunnerActor(Actor):
         super().__init__(system)
         self._settings = settings
         self._handlers = handlers
+        self._retries = retry.RetryPolicies(settings.retries, handlers.retry_policies)
         self._open_limiter = open_limiter
         self._work: _Work | None = None
         self._lingering: dict[Lease, TimerToken | None] = {}
@@ -286,16 +286,25 @@ class JobRunnerActor(Actor):
             if ended.error is None:
                 verdict = result_verdict(ended.value, work.summary or (work.dialogue.said if work.dialogue else None))
             else:
-                delay = retry.backoff(work.job.failures, self._settings.retries, None, self.system.random.random())
-                verdict = verdict_of(ended.error, run_at_ms=self.now_ms() + round(delay * 1000))
+                verdict = verdict_of(ended.error, lambda error, reason: self._again(work, error, reason))
             self._leave(work, verdict)
 
     def _on_deadline(self, work: _Work) -> None:
         timeout = work.job.options.job_timeout or self._settings.job_timeout
         reason = f"ran for longer than its job_timeout of {timeout:g} s"
-        delay = retry.backoff(work.job.failures, self._settings.retries, None, self.system.random.random())
-        error = {"class": str(ErrorClass.TIMEOUT), "message": reason}
-        self._leave(work, RetryLater(error, self.now_ms() + round(delay * 1000), reason))
+        self._leave(work, self._again(work, {"class": str(ErrorClass.TIMEOUT), "message": reason}, reason))
+
+    def _again(self, work: _Work, error: dict[str, Any], reason: str, retry_after: float | None = None) -> Verdict:
+        """Another attempt when the policy of the job's type says, or its end."""
+        return self._retries.verdict(
+            work.job.type,
+            work.job.failures,
+            error,
+            reason,
+            now_ms=self.now_ms(),
+            random_value=self.system.random.random(),
+            retry_after=retry_after,
+        )
 
     def _leave(self, work: _Work, verdict: Verdict) -> None:
         """Bring the job to its end with this verdict, unless it has one."""
@@ -585,24 +594,14 @@ class JobRunnerActor(Actor):
             self._leave_to_wait(work)
 
     def _act_on(self, work: _Work, call: _Call, error: CallError) -> None:
-        action = retry.decide(
-            error,
-            failures=work.job.failures,
-            on_unknown=work.job.options.on_unknown,
-            retries=self._settings.retries,
-            random_value=self.system.random.random(),
-        )
-        match action:
+        match retry.decide(error, on_unknown=work.job.options.on_unknown):
             case retry.ReserveAgain():
                 work.numbers += 1
                 call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
                 work.calls[call.ref] = call
                 self._reserve(call)
-            case retry.TryLater(delay):
-                self._leave(
-                    work,
-                    RetryLater(error.to_json(), self.now_ms() + round(delay * 1000), f"{error.kind}: {error.message}"),
-                )
+            case retry.TryLater(retry_after):
+                self._leave(work, self._again(work, error.to_json(), f"{error.kind}: {error.message}", retry_after))
             case retry.TellHandler():
                 call.answer.refuse(CallFailedError(error))
             case retry.Park():

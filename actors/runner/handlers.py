@@ -18,6 +18,7 @@ from ...persistence.model import ClaimedJob, Lease
 from .chat import chat
 from .context import AsyncJobContext, JobContext
 from .effects import Effect, JobInterrupted
+from .retry import RetryFunction
 
 GeneratorHandler = Callable[[ClaimedJob], Generator[Effect, Any, Any]]
 SyncHandler = Callable[[JobContext], Any]
@@ -260,10 +261,15 @@ class HandlerLoop:
 
 
 class HandlerRegistry:
-    """Job type → handler. Immutable once the company has started."""
+    """Job type → handler, and the host's own retry policies by type. Immutable once the company has started."""
 
-    def __init__(self, handlers: Mapping[str, Handler] | None = None) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler] | None = None,
+        retry_policies: Mapping[str, RetryFunction] | None = None,
+    ) -> None:
         self._handlers: dict[str, Handler] = {"chat": chat, **(handlers or {})}
+        self.retry_policies: Mapping[str, RetryFunction] = dict(retry_policies or {})
         self.loop = HandlerLoop()
 
     @property

@@ -2,11 +2,12 @@
 
 import json
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from ...persistence.errors import InvalidJobError
 from ...persistence.model import Said
-from ..messages import Complete, Fail, RetryLater, Verdict
+from ..messages import Complete, Fail, Verdict
 from ..providers.keys import redact
 from .chat import InvalidDataError
 from .effects import CallFailedError
@@ -25,8 +26,8 @@ def result_verdict(value: Any, said: Said | None = None) -> Verdict:
     return Complete(value, said)
 
 
-def verdict_of(error: BaseException, *, run_at_ms: int) -> Verdict:
-    """Failed for good for bad data and for a call that no retry would heal; another attempt for everything else.
+def verdict_of(error: BaseException, again: Callable[[dict[str, Any], str], Verdict]) -> Verdict:
+    """Failed for good for bad data and for a call that no retry would heal; `again`, of the stored error and the reason, for everything else.
 
     What is kept of an exception is its type, its redacted message and its last frames: no values of variables.
     """
@@ -39,4 +40,4 @@ def verdict_of(error: BaseException, *, run_at_ms: int) -> Verdict:
     reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     told = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-    return RetryLater({"class": "handler", "message": reason, "frames": told}, run_at_ms, reason)
+    return again({"class": "handler", "message": reason, "frames": told}, reason)

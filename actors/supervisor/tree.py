@@ -86,7 +86,13 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
         )
 
     def store() -> Actor:
-        return StoreActor(system, board=parts.board, lease_ttl=settings.lease_ttl, ageing=settings.ageing)
+        return StoreActor(
+            system,
+            board=parts.board,
+            lease_ttl=settings.lease_ttl,
+            ageing=settings.ageing,
+            retention_days=settings.retention_days,
+        )
 
     def dispatcher() -> Actor:
         return DispatcherActor(

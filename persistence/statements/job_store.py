@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import bindparam, case, func, text, update
+from sqlalchemy import ColumnElement, bindparam, case, func, text, update
 
 from ..schema import jobs
 from .build import NULL, lit
@@ -33,7 +33,8 @@ FAIL = (
     )
 )
 
-_spent = jobs.c.failures + lit(1) >= jobs.c.max_attempts
+_most: ColumnElement[int] = func.coalesce(bindparam("most"), jobs.c.max_attempts)
+_spent = jobs.c.failures + lit(1) >= _most
 
 RETRY = (
     update(jobs)
@@ -42,6 +43,7 @@ RETRY = (
         state=case((_spent, lit("failed")), else_=lit("delayed")),
         lease_epoch=case((_spent, jobs.c.lease_epoch), else_=_next_epoch),
         failures=jobs.c.failures + lit(1),
+        max_attempts=_most,
         run_at=case((_spent, NULL), else_=bindparam("run_at")),
         finished_at=case((_spent, bindparam("now"))),
         reason=bindparam("reason"),
