@@ -74,7 +74,8 @@ def claim(
     Lanes with the same value in `shared` have their quota (the same number) together. Highest priority first (with what ageing has added),
     then by the turns of their groups, then oldest: the first of each group goes before the second of any, and jobs that are being worked
     on, by any worker, count as turns their group has had. A job without a group is always the first of its own. Of a group no more than
-    its `group_limit` are ever active; where its jobs differ in it, each waits until fewer than its own are.
+    its `group_limit` are ever active; where its jobs differ in it, each waits until fewer
+    than its own are, and those behind it with it.
 
     With more than `parts` groups waiting it looks at that many of them, from the group `start` on; let that move (`next_start`), and each
     has its turn.
@@ -107,7 +108,7 @@ def claim(
     again = [row[0] for row in rows if row[9] > 1]
     memos = ledger.memo(c, again) if again else {}
     inputs = flows.inputs(c, bodies)
-    histories = conversations.histories(c, bodies)
+    histories = conversations.histories(c, (row[0] for row in rows))
     return [
         ClaimedJob(
             lease=Lease(job_id, epoch),

@@ -4,10 +4,12 @@ The model knows only what is promised: who may write, where a job is, and its co
 """
 
 import contextlib
+import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from callboard.persistence import claims, host_store, job_store
+from callboard.persistence import claims, host_store, job_store, queues
 from callboard.persistence.engine import open_database
 from callboard.persistence.lifecycle import TERMINAL_STATES, JobState, is_legal
 from callboard.persistence.model import Lease
@@ -36,6 +38,9 @@ class Model:
     losses: int = 0
     deferrals: int = 0
     held_until: int = 0
+    priority: int = 0
+    group: str | None = None
+    group_limit: int | None = None
     results: list[Any] = field(default_factory=list)
 
 
@@ -53,6 +58,7 @@ class BoardMachine(RuleBasedStateMachine):
         self.now = 1_000_000
         self.jobs: dict[int, Model] = {}
         self.epochs: dict[int, int] = {}
+        self.paused = False
 
         for _ in range(2):
             self.add(max_attempts=2, delay=0, key=None)
@@ -70,14 +76,30 @@ class BoardMachine(RuleBasedStateMachine):
     def ends(self, job: Model, state: JobState) -> None:
         job.state, job.owner, job.alone, job.run_at = state, None, False, None
 
-    @rule(max_attempts=st.integers(1, 3), delay=st.sampled_from([0, 0, 5]), key=st.sampled_from([None, "k"]))
-    def add(self, max_attempts: int, delay: int, key: str | None) -> None:
-        row, data = rows_of(NewJob(type="chat", max_attempts=max_attempts, delay=delay, key=key), self.now)
+    @rule(
+        max_attempts=st.integers(1, 3),
+        delay=st.sampled_from([0, 0, 5]),
+        key=st.sampled_from([None, "k"]),
+        priority=st.sampled_from([0, 0, 7]),
+        group=st.sampled_from([(None, None), (None, None), ("g", 2), ("g", 2), ("h", None)]),
+    )
+    def add(
+        self,
+        max_attempts: int,
+        delay: int,
+        key: str | None,
+        priority: int = 0,
+        group: tuple[str | None, int | None] = (None, None),
+    ) -> None:
+        name, limit = group
+        job = NewJob(type="chat", max_attempts=max_attempts, delay=delay, key=key, priority=priority, group=name)
+        row, data = rows_of(dataclasses.replace(job, group_limit=limit), self.now)
         with self.c.write():
             job_id = host_store.add(self.c, row, data)
         if job_id not in self.jobs:
             state = JobState.DELAYED if delay else JobState.WAITING
-            self.jobs[job_id] = Model(state, max_attempts, run_at=self.now + delay * 1000 if delay else None)
+            due = self.now + delay * 1000 if delay else None
+            self.jobs[job_id] = Model(state, max_attempts, run_at=due, priority=priority, group=name, group_limit=limit)
         else:
             assert key is not None
 
@@ -100,12 +122,7 @@ class BoardMachine(RuleBasedStateMachine):
                 alone=alone,
                 suspect_after=SUSPECT_AFTER,
             )
-        able = sorted(
-            job_id
-            for job_id, job in self.jobs.items()
-            if job.state == JobState.WAITING and job.held_until <= self.now and (job.losses >= SUSPECT_AFTER) == alone
-        )
-        assert [job.id for job in claimed] == able[: 1 if alone else slots]
+        assert {job.id for job in claimed} == set(self.next_jobs(slots, alone))
         for taken in claimed:
             job = self.jobs[taken.id]
             job.state, job.owner, job.alone, job.lease_until = JobState.ACTIVE, owner, alone, self.now + LEASE_MS
@@ -113,6 +130,34 @@ class BoardMachine(RuleBasedStateMachine):
             job.held_until = 0
             assert taken.lease.epoch == job.epoch
         return multiple(*(job.lease for job in claimed))
+
+    def next_jobs(self, slots: int, alone: bool) -> list[int]:
+        """Whose turn it is: by priority, then by the turns of their groups, then by age."""
+        if self.paused:
+            return []
+        active = Counter(job.group for job in self.jobs.values() if job.state == JobState.ACTIVE)
+        turns = Counter(active)
+        able = [
+            (-job.priority, job_id, job)
+            for job_id, job in self.jobs.items()
+            if job.state == JobState.WAITING and job.held_until <= self.now and (job.losses >= SUSPECT_AFTER) == alone
+        ]
+        ordered = []
+        for rank, job_id, job in sorted(able, key=lambda entry: entry[:2]):
+            turn = 1
+            if job.group is not None:
+                turns[job.group] += 1
+                turn = active[job.group] + 1 if alone else turns[job.group]
+            if job.group_limit is None or turn <= job.group_limit:
+                ordered.append((rank, 0 if alone else turn, job_id))
+        return [job_id for _, _, job_id in sorted(ordered)][: 1 if alone else slots]
+
+    @rule(pause=st.booleans())
+    def pause_or_resume(self, pause: bool) -> None:
+        with self.c.write():
+            changed = queues.pause(self.c, "default", self.now) if pause else queues.resume(self.c, "default")
+        assert changed == (pause != self.paused)
+        self.paused = pause
 
     @rule(lease=leases, value=st.integers())
     def complete(self, lease: Lease, value: int) -> None:
@@ -271,6 +316,19 @@ class BoardMachine(RuleBasedStateMachine):
             assert found == [job.state, job.epoch, job.owner, job.failures, job.losses, job.deferrals, job.run_at]
             assert job.epoch >= self.epochs.get(job_id, 0)
             self.epochs[job_id] = job.epoch
+
+    @invariant()
+    def no_group_is_over_the_limit_that_all_its_jobs_have(self) -> None:
+        active = Counter(job.group for job in getattr(self, "jobs", {}).values() if job.state == JobState.ACTIVE)
+        assert active["g"] <= 2
+
+    @invariant()
+    def the_counters_say_how_many_jobs_there_are(self) -> None:
+        if hasattr(self, "c"):
+            assert queues.count_problems(self.c) == []
+            assert dict(Counter(job.state for job in self.jobs.values())) == {
+                state: count for _, state, count in queues.counts(self.c)
+            }
 
     @invariant()
     def the_log_is_a_legal_path_to_the_state(self) -> None:
