@@ -95,8 +95,9 @@ class Supervisor:
         if self._system is None:
             return True
         limit = self.config.drain_timeout if timeout is None else timeout
-        with contextlib.suppress(KernelError):  # a company that gave up has nobody to drain
-            ask(self._system, DISPATCHER, lambda reply: Drain(limit, reply), limit + STOP_GRACE)
+        if self._failure is None:  # a company that gave up has nobody to drain
+            with contextlib.suppress(KernelError):
+                ask(self._system, DISPATCHER, lambda reply: Drain(limit, reply), limit + STOP_GRACE)
         return self._close(STOP_GRACE)
 
     def hasten(self) -> None:
@@ -164,7 +165,7 @@ class Supervisor:
         if self._registry is not None:
             self._registry.loop.close()
         if self._board is not None:
-            self._board.close()
+            self._board.close(in_order=in_order and self._failure is None)
         atexit.unregister(self._at_exit)
         return in_order
 
