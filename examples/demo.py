@@ -199,7 +199,13 @@ def confirm_real_model(model: str, number: int, *, yes: bool) -> None:
     say(
         f"{model} is a real model: {len(texts)} calls, about {tokens:,} input tokens and at most {len(texts) * MAX_OUTPUT:,} output tokens"
     )
-    if not yes and input("demo: spend that? [y/N] ").strip().lower() not in ("y", "yes"):
+    if yes:
+        return
+    try:
+        answer = input("demo: spend that? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise SystemExit("demo: nothing was sent")
 
 
