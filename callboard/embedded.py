@@ -165,7 +165,7 @@ class Supervisor:
         if self._registry is not None:
             self._registry.loop.close()
         if self._board is not None:
-            self._board.close(in_order=in_order and self._failure is None)
+            self._board.close()
         atexit.unregister(self._at_exit)
         return in_order
 
