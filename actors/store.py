@@ -88,7 +88,7 @@ class Board(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _TryAgain:
-    pass
+    """Time to see whether the database works again."""
 
 
 class StoreActor(Actor):

@@ -3,13 +3,9 @@
 It reads its mailbox and nothing else: the handler works elsewhere and asks for effects, calls are made by the provider's actor, writes by the
 store's. So a cancel, a lost lease or a shutdown reaches it at once. Whatever ends a job early first brings its calls to an end (what was
 spent is booked, even for a lost lease), and only then commits the verdict.
-
-    effect CallModel:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ answer the handler
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 from ...persistence.model import ClaimedJob, Lease
@@ -27,7 +23,6 @@ from ..messages import (
     CallFinished,
     CallGranted,
     CallRef,
-    Charge,
     Fail,
     FinishJob,
     HandBack,
@@ -58,12 +53,13 @@ from ..messages import (
     limiter_name,
     provider_name,
 )
-from ..providers.model import Billed, CallError, Completion, ErrorClass, Request
+from ..providers.model import Billed, CallError, Completion, ErrorClass
 from ..settings import CompanySettings, Route, UnknownModelError, route
 from . import booking, retry
 from .effects import CallFailedError, CallModel, Effect, KeepValue, ShowProgress
-from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry, Performance
+from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry
 from .verdicts import result_verdict, verdict_of
+from .work import Call, FlushDue, HandlerOverdue, JobTimedOut, ReserveAgainDue, ShowDue, Stage, Work
 
 FLUSH_AFTER = 0.1
 """Seconds that streamed text may wait to be written together; the first piece of an answer does not wait."""
@@ -74,85 +70,6 @@ GO_BACK_FOR = 0.25
 """Seconds until a job may be claimed again whose provider was restarting."""
 HANDLER_GRACE = 10.0
 """Seconds a handler has to end after it was interrupted, before its thread counts as abandoned."""
-
-
-class _Stage(Enum):
-    RESERVING = auto()
-    INTENDING = auto()
-    CALLING = auto()
-    BOOKING = auto()
-
-
-@dataclass(slots=True)
-class _Call:
-    ref: CallRef
-    effect: CallModel
-    answer: Answer
-    route: Route
-    request: Request
-    charge: Charge
-    stage: _Stage = _Stage.RESERVING
-    call_id: int = 0
-    provider_life: int = 0
-    then: Callable[[], None] | None = None
-
-
-@dataclass(slots=True)
-class _Work:
-    """A job in hand. `ending` is its verdict once it has one, `dropped` that its lease is lost and no verdict may be written."""
-
-    job: ClaimedJob
-    performance: Performance
-    calls: dict[CallRef, _Call] = field(default_factory=dict)
-    saves: dict[str, Answer] = field(default_factory=dict)
-    numbers: int = 0
-    steps: set[str] = field(default_factory=set)
-    ended: bool = False
-    ending: Verdict | None = None
-    dropped: bool = False
-    finishing: bool = False
-    deadline: TimerToken | None = None
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    text_size: int = 0
-    text_total: int = 0
-    chunk: int = 0
-    flush: TimerToken | None = None
-    shown: ShowProgress | None = None
-    show: TimerToken | None = None
-    shows_itself: bool = False
-
-    @property
-    def lease(self) -> Lease:
-        return self.job.lease
-
-    @property
-    def leaving(self) -> bool:
-        return self.dropped or self.ending is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Flush:
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class _Show:
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class _Deadline:
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class _ReserveAgain:
-    call: CallRef
-
-
-@dataclass(frozen=True, slots=True)
-class _Overdue:
-    lease: Lease
 
 
 class JobRunnerActor(Actor):
@@ -170,7 +87,7 @@ class JobRunnerActor(Actor):
         self._settings = settings
         self._handlers = handlers
         self._open_limiter = open_limiter
-        self._work: _Work | None = None
+        self._work: Work | None = None
         self._lingering: dict[Lease, TimerToken | None] = {}
 
     def on_start(self) -> None:
@@ -196,19 +113,19 @@ class JobRunnerActor(Actor):
             case HandlerEnded(lease):
                 self._on_handler_ended(message)
             case CallGranted(ref):
-                self._with_call(ref, _Stage.RESERVING, self._on_granted)
+                self._with_call(ref, Stage.RESERVING, self._on_granted)
             case CallDeferred(call=ref):
-                self._with_call(ref, _Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
+                self._with_call(ref, Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
             case IntentRecorded(ref, call_id):
-                self._with_call(ref, _Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
             case TextArrived(ref, text):
-                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_text(work, call, text))
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
             case CallFinished(ref, completion):
-                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
             case CallFailed(ref, error):
-                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
             case OutcomeRecorded(ref):
-                self._with_call(ref, _Stage.BOOKING, self._on_booked)
+                self._with_call(ref, Stage.BOOKING, self._on_booked)
             case StepSaved(lease, name):
                 if (work := self._held(lease)) is not None and name in work.saves:
                     work.saves.pop(name).give(None)
@@ -228,18 +145,18 @@ class JobRunnerActor(Actor):
                 self._report()
             case Down(child, generation):
                 self._on_down(child, generation)
-            case _Flush(lease):
+            case FlushDue(lease):
                 if (work := self._held(lease)) is not None:
                     self._flush_text(work)
-            case _Show(lease):
+            case ShowDue(lease):
                 if (work := self._held(lease)) is not None:
                     self._write_progress(work)
-            case _Deadline(lease):
+            case JobTimedOut(lease):
                 if (work := self._held(lease)) is not None:
                     self._on_deadline(work)
-            case _ReserveAgain(ref):
-                self._with_call(ref, _Stage.RESERVING, lambda _, call: self._reserve(call))
-            case _Overdue(lease):
+            case ReserveAgainDue(ref):
+                self._with_call(ref, Stage.RESERVING, lambda _, call: self._reserve(call))
+            case HandlerOverdue(lease):
                 if lease in self._lingering:
                     self._lingering[lease] = None
                     self.tell(DISPATCHER, HandlerAbandoned(self.name, lease))
@@ -253,9 +170,9 @@ class JobRunnerActor(Actor):
             raise AssertionError(f"{self.name} was given job {job.id} while it works on job {self._work.job.id}")
         name, system = self.name, self.system
         performance = self._handlers.perform(job, lambda message: void(system.tell(name, message)))
-        work = self._work = _Work(job=job, performance=performance)
+        work = self._work = Work(job=job, performance=performance)
         timeout = job.options.job_timeout or self._settings.job_timeout
-        work.deadline = self.after(timeout, _Deadline(job.lease))
+        work.deadline = self.after(timeout, JobTimedOut(job.lease))
         performance.start()
 
     def _on_handler_ended(self, ended: HandlerEnded) -> None:
@@ -280,59 +197,59 @@ class JobRunnerActor(Actor):
                 verdict = verdict_of(ended.error, run_at_ms=self.now_ms() + round(delay * 1000))
             self._leave(work, verdict)
 
-    def _on_deadline(self, work: _Work) -> None:
+    def _on_deadline(self, work: Work) -> None:
         timeout = work.job.options.job_timeout or self._settings.job_timeout
         reason = f"ran for longer than its job_timeout of {timeout:g} s"
         delay = retry.backoff(work.job.failures, self._settings.retries, None, self.system.random.random())
         error = {"class": str(ErrorClass.TIMEOUT), "message": reason}
         self._leave(work, RetryLater(error, self.now_ms() + round(delay * 1000), reason))
 
-    def _leave(self, work: _Work, verdict: Verdict) -> None:
+    def _leave(self, work: Work, verdict: Verdict) -> None:
         """Bring the job to its end with this verdict, unless it has one."""
         if work.leaving:
             return
         work.ending = verdict
         self._wind_down(work)
 
-    def _on_lease_lost(self, work: _Work, refused_write: bool) -> None:
+    def _on_lease_lost(self, work: Work, refused_write: bool) -> None:
         work.dropped = True
         if refused_write:  # nothing told to the store under this lease gets another answer
             work.finishing = False
             for call in list(work.calls.values()):
-                if call.stage is _Stage.INTENDING:
+                if call.stage is Stage.INTENDING:
                     self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
                     del work.calls[call.ref]
-                elif call.stage is _Stage.BOOKING:
+                elif call.stage is Stage.BOOKING:
                     del work.calls[call.ref]
         self._wind_down(work)
 
-    def _on_refused(self, work: _Work, reason: str) -> None:
+    def _on_refused(self, work: Work, reason: str) -> None:
         """A bug, or data the database cannot hold. The job fails; if that is refused as well, the sweep hands it back."""
         if work.finishing:
             self._idle(work)
             return
         for call in list(work.calls.values()):
-            if call.stage is _Stage.INTENDING:
+            if call.stage is Stage.INTENDING:
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
-            if call.stage in (_Stage.INTENDING, _Stage.BOOKING):
+            if call.stage in (Stage.INTENDING, Stage.BOOKING):
                 del work.calls[call.ref]
         work.ending = work.ending or Fail(
             {"class": "store", "message": reason}, f"the database refused a write: {reason}"
         )
         self._wind_down(work)
 
-    def _wind_down(self, work: _Work) -> None:
+    def _wind_down(self, work: Work) -> None:
         if not work.ended:
             work.performance.interrupt()
         for call in list(work.calls.values()):
-            if call.stage is _Stage.RESERVING:
+            if call.stage is Stage.RESERVING:
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
                 del work.calls[call.ref]
-            elif call.stage is _Stage.CALLING:
+            elif call.stage is Stage.CALLING:
                 self.tell(provider_name(call.route.provider), AbortCall(call.ref))
         self._finish_when_quiet(work)
 
-    def _finish_when_quiet(self, work: _Work) -> None:
+    def _finish_when_quiet(self, work: Work) -> None:
         if work.calls or work.finishing:
             return
         if work.dropped or work.ending is None:
@@ -353,12 +270,12 @@ class JobRunnerActor(Actor):
             if timer is None:
                 self.tell(DISPATCHER, HandlerAbandoned(self.name, lease))
 
-    def _idle(self, work: _Work) -> None:
+    def _idle(self, work: Work) -> None:
         for timer in (work.deadline, work.flush, work.show):
             if timer is not None:
                 self.cancel(timer)
         if not work.ended:
-            self._lingering[work.lease] = self.after(HANDLER_GRACE, _Overdue(work.lease))
+            self._lingering[work.lease] = self.after(HANDLER_GRACE, HandlerOverdue(work.lease))
         self._work = None
         self.tell(DISPATCHER, RunnerIdle(self.name, work.lease))
 
@@ -369,12 +286,12 @@ class JobRunnerActor(Actor):
         if not work.ended:
             work.performance.interrupt()
         for call in work.calls.values():
-            if call.stage is _Stage.CALLING:
+            if call.stage is Stage.CALLING:
                 self.tell(provider_name(call.route.provider), AbortCall(call.ref))
 
     # --- effects --------------------------------------------------------------------------------------------------------------------
 
-    def _perform(self, work: _Work, effect: Effect, answer: Answer) -> None:
+    def _perform(self, work: Work, effect: Effect, answer: Answer) -> None:
         match effect:
             case CallModel():
                 self._call(work, effect, answer)
@@ -389,7 +306,7 @@ class JobRunnerActor(Actor):
                 self._show(work, effect)
                 answer.give(None)
 
-    def _call(self, work: _Work, effect: CallModel, answer: Answer) -> None:
+    def _call(self, work: Work, effect: CallModel, answer: Answer) -> None:
         memo = work.job.memo
         if effect.step in work.steps:
             answer.refuse(
@@ -411,28 +328,27 @@ class JobRunnerActor(Actor):
         work.numbers += 1
         request = booking.request_of(effect, where)
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-        call = work.calls[ref] = _Call(ref, effect, answer, where, request, booking.charge_of(request, where))
+        call = work.calls[ref] = Call(ref, effect, answer, where, request, booking.charge_of(request, where))
         self._reserve(call)
 
-    def _show(self, work: _Work, progress: ShowProgress) -> None:
-        shown = work.shown or progress
-        work.shown = ShowProgress(max(progress.percent, shown.percent), progress.message or shown.message)
+    def _show(self, work: Work, progress: ShowProgress) -> None:
+        work.note_progress(progress)
         if work.show is None:
-            work.show = self.after(PROGRESS_EVERY, _Show(work.lease))
+            work.show = self.after(PROGRESS_EVERY, ShowDue(work.lease))
 
-    def _write_progress(self, work: _Work) -> None:
+    def _write_progress(self, work: Work) -> None:
         work.show = None
         if work.shown is not None and not work.leaving:
             self.tell(STORE, SetProgress(lease=work.lease, percent=work.shown.percent, message=work.shown.message))
 
     # --- a call ---------------------------------------------------------------------------------------------------------------------
 
-    def _reserve(self, call: _Call) -> None:
-        call.stage = _Stage.RESERVING
+    def _reserve(self, call: Call) -> None:
+        call.stage = Stage.RESERVING
         name = limiter_name(call.route.limit_key)
         if self.system.directory.find(name) is None:
             self._open_limiter(call.route)
-            self.after(RESERVE_AGAIN, _ReserveAgain(call.ref))
+            self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
             return
         self.watch(name)
         assert self._work is not None
@@ -440,12 +356,12 @@ class JobRunnerActor(Actor):
             name, ReserveCall(reply_to=self.name, call=call.ref, charge=call.charge, priority=self._work.job.priority)
         )
 
-    def _on_granted(self, _: _Work, call: _Call) -> None:
-        call.stage = _Stage.INTENDING
+    def _on_granted(self, _: Work, call: Call) -> None:
+        call.stage = Stage.INTENDING
         intent = booking.intent_of(call.effect, call.request, call.route, call.charge)
         self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent))
 
-    def _on_deferred(self, work: _Work, call: _Call, deferred: CallDeferred) -> None:
+    def _on_deferred(self, work: Work, call: Call, deferred: CallDeferred) -> None:
         del work.calls[call.ref]
         self._leave(
             work,
@@ -454,9 +370,9 @@ class JobRunnerActor(Actor):
             ),
         )
 
-    def _on_intent(self, work: _Work, call: _Call, call_id: int) -> None:
+    def _on_intent(self, work: Work, call: Call, call_id: int) -> None:
         call.call_id = call_id
-        call.stage = _Stage.CALLING
+        call.stage = Stage.CALLING
         if work.leaving:
             self._on_failed(work, call, _not_sent("the job left before the call did"))
             return
@@ -477,59 +393,48 @@ class JobRunnerActor(Actor):
                 return
         self._on_failed(work, call, _not_sent(f"provider {call.route.provider} is restarting"))
 
-    def _on_text(self, work: _Work, call: _Call, text: str) -> None:
+    def _on_text(self, work: Work, call: Call, text: str) -> None:
         if work.leaving:
             return
-        work.texts.append((call.effect.step, text))
-        work.text_size += len(text)
-        work.text_total += len(text)
+        work.note_text(call.effect.step, text)
         if work.chunk == 0 or work.text_size >= FLUSH_CHARS:
             self._flush_text(work)
         elif work.flush is None:
-            work.flush = self.after(FLUSH_AFTER, _Flush(work.lease))
+            work.flush = self.after(FLUSH_AFTER, FlushDue(work.lease))
         if call.request.max_output and not work.shows_itself:
             self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * call.request.max_output))))
 
-    def _flush_text(self, work: _Work) -> None:
+    def _flush_text(self, work: Work) -> None:
         if work.flush is not None:
             self.cancel(work.flush)
             work.flush = None
-        if not work.texts:
-            return
-        merged: list[tuple[int, str, str]] = []
-        for step, text in work.texts:
-            if merged and merged[-1][1] == step:
-                merged[-1] = (merged[-1][0], step, merged[-1][2] + text)
-            else:
-                work.chunk += 1
-                merged.append((work.chunk, step, text))
-        work.texts, work.text_size = [], 0
-        self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=tuple(merged)))
+        if chunks := work.take_chunks():
+            self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=chunks))
 
-    def _on_finished(self, work: _Work, call: _Call, completion: Completion) -> None:
+    def _on_finished(self, work: Work, call: Call, completion: Completion) -> None:
         self.tell(
             limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
         )
         self._flush_text(work)
         self._book(call, booking.completed(completion, call.route), lambda: call.answer.give(completion))
 
-    def _on_failed(self, work: _Work, call: _Call, error: CallError) -> None:
+    def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
         self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))
         self._book(call, booking.failed(error), lambda: self._act_on(work, call, error))
 
-    def _book(self, call: _Call, outcome: Any, then: Callable[[], None]) -> None:
-        call.stage = _Stage.BOOKING
+    def _book(self, call: Call, outcome: Any, then: Callable[[], None]) -> None:
+        call.stage = Stage.BOOKING
         call.then = then
         self.tell(STORE, RecordOutcome(reply_to=self.name, call=call.ref, call_id=call.call_id, outcome=outcome))
 
-    def _on_booked(self, work: _Work, call: _Call) -> None:
+    def _on_booked(self, work: Work, call: Call) -> None:
         del work.calls[call.ref]
         if work.leaving:
             self._finish_when_quiet(work)
         elif call.then is not None:
             call.then()
 
-    def _act_on(self, work: _Work, call: _Call, error: CallError) -> None:
+    def _act_on(self, work: Work, call: Call, error: CallError) -> None:
         action = retry.decide(
             error,
             failures=work.job.failures,
@@ -565,9 +470,9 @@ class JobRunnerActor(Actor):
         if self._work is None:
             return
         for call in list(self._work.calls.values()):
-            if call.stage is _Stage.RESERVING and name == limiter_name(call.route.limit_key):
-                self.after(RESERVE_AGAIN, _ReserveAgain(call.ref))
-            elif call.stage is _Stage.CALLING and name == provider_name(call.route.provider):
+            if call.stage is Stage.RESERVING and name == limiter_name(call.route.limit_key):
+                self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
+            elif call.stage is Stage.CALLING and name == provider_name(call.route.provider):
                 if call.provider_life > generation:
                     self.watch(name)
                     continue
@@ -576,10 +481,10 @@ class JobRunnerActor(Actor):
                 )
                 self._on_failed(self._work, call, error)
 
-    def _held(self, lease: Lease) -> _Work | None:
+    def _held(self, lease: Lease) -> Work | None:
         return self._work if self._work is not None and self._work.lease == lease else None
 
-    def _with_call(self, ref: CallRef, stage: _Stage, act: Callable[[_Work, _Call], None]) -> None:
+    def _with_call(self, ref: CallRef, stage: Stage, act: Callable[[Work, Call], None]) -> None:
         work = self._held(ref.lease)
         call = work.calls.get(ref) if work is not None else None
         if work is not None and call is not None and call.stage is stage:

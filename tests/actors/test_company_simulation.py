@@ -78,6 +78,41 @@ def places(company, seeds):
     return sorted(found)
 
 
+class CancelOnce:
+    """The host cancels a job the first time a message about it gets to one kind of point."""
+
+    def __init__(self, place):
+        self.place, self.world, self.struck = place, None, 0
+
+    def __call__(self, point):
+        lease = lease_of(point.message)
+        if not self.struck and lease is not None and place_of(point) == self.place:
+            self.struck += 1
+            self.world.queue.cancel(lease.job_id)
+            self.world.host_commits += 1
+
+
+def lease_of(message):
+    for about in (message, getattr(message, "call", None), getattr(message, "job", None)):
+        if hasattr(about, "lease"):
+            return about.lease
+    return None
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_a_cancel_at_each_place_leaves_nothing_behind(company, part):
+    everywhere = [place for place in places(company, [1]) if place[1] in {"sent", "receive"}]
+    struck = 0
+    for number, place in enumerate(everywhere):
+        if number % 2 == part:
+            fault = CancelOnce(place)
+            world = company.World(1, crashes=0.0, fault=fault, jobs=5)
+            fault.world = world
+            world.play().judge()
+            struck += fault.struck
+    assert struck > 10
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_a_single_crash_at_each_place_loses_nothing(company, part):
     """One crash per place, so that every message of the protocol is lost once on either side of its delivery."""
