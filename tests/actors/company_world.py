@@ -15,7 +15,7 @@ from callboard.actors.kernel.messages import Crashed, Down, StartFailed
 from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.kernel.timers import TimerToken
-from callboard.actors.messages import ROOT, WakeUp
+from callboard.actors.messages import ROOT, WakeUp, provider_name
 from callboard.actors.providers.engine import Failed, Finished, Text
 from callboard.actors.providers.model import (
     Billed,
@@ -417,8 +417,10 @@ class World:
 
     def whole(self):
         self.tend()
-        life = self.system.directory.find("dispatcher")
-        return life is not None and life.ready.is_set()
+        lives = [
+            self.system.directory.find(name) for name in (*KNOWS_WHO_WORKS, *map(provider_name, ("acme", "umbra")))
+        ]
+        return all(life is not None and life.ready.is_set() for life in lives)
 
     def unfinished(self):
         with self.database.connect() as connection:
