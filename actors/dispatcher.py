@@ -338,10 +338,12 @@ class DispatcherActor(Actor):
 
     def _fill_pool(self) -> None:
         """Start a runner for each job that has none, and as many as there must be at least."""
+        wanted = max(len(self._unassigned) - len(self._starting), self._settings.runners.min - self._running())
+        if wanted <= 0:
+            return
         names = [_runner(number) for number in range(1, self._settings.runners.max + 1)]
         taken = {*self._idle, *self._busy, *self._starting, *self._leaving, *self._unheard}
         free = [name for name in names if name not in taken]
-        wanted = max(len(self._unassigned) - len(self._starting), self._settings.runners.min - self._running(), 0)
         for name in free[:wanted]:
             self._starting.add(name)
             self.tell(RUNNERS, StartChild(self._runner_spec(name)))
