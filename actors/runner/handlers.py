@@ -264,6 +264,9 @@ class HandlerRegistry:
 
     def __init__(self, handlers: Mapping[str, Handler] | None = None) -> None:
         self._handlers: dict[str, Handler] = {"chat": chat, **(handlers or {})}
+        # Once, not for every job: looking through wrappers for what a function really is takes a while.
+        self._generators = {name for name, found in self._handlers.items() if inspect.isgeneratorfunction(found)}
+        self._coroutines = {name for name, found in self._handlers.items() if inspect.iscoroutinefunction(found)}
         self.loop = HandlerLoop()
 
     @property
@@ -274,9 +277,9 @@ class HandlerRegistry:
     def perform(self, job: ClaimedJob, post: Post) -> Performance:
         """A performance of the job, not yet started. `post` must be callable from any thread. Raises KeyError for an unknown type."""
         handler = self._handlers[job.type]
-        if inspect.isgeneratorfunction(handler):
+        if job.type in self._generators:
             return InlinePerformance(cast("GeneratorHandler", handler), job, post)
-        if inspect.iscoroutinefunction(handler):
+        if job.type in self._coroutines:
             return AsyncPerformance(cast("AsyncHandler", handler), job, post, self.loop)
         return ThreadPerformance(cast("SyncHandler", handler), job, post)
 
