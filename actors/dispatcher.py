@@ -318,9 +318,7 @@ class DispatcherActor(Actor):
     def _assign(self, job: ClaimedJob) -> None:
         self._settled = False
         if self._idle:
-            runner = max(
-                self._idle, key=lambda name: self._idle[name]
-            )  # the one that idled last, so that the others can leave
+            runner = next(reversed(self._idle))  # the one that idled last, so that the others can leave
             self._give(runner, job)
             return
         self._unassigned.append(job)
@@ -378,6 +376,7 @@ class DispatcherActor(Actor):
         if done is not None and done == self._alone:
             self._alone = None
             self._more = True
+        self._idle.pop(runner, None)  # they stand in the order of idling
         self._idle[runner] = self.monotonic()
         if self._unassigned:
             self._give(runner, self._unassigned.popleft())
