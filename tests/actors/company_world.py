@@ -15,7 +15,7 @@ from callboard.actors.kernel.messages import Crashed, Down, StartFailed
 from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.kernel.timers import TimerToken
-from callboard.actors.messages import ROOT, WakeUp, provider_name
+from callboard.actors.messages import ROOT, JobRecorded, WakeUp, provider_name
 from callboard.actors.providers.engine import Failed, Finished, Text
 from callboard.actors.providers.model import (
     Billed,
@@ -34,10 +34,12 @@ from callboard.actors.runner.handlers import HandlerRegistry
 from callboard.actors.settings import CompanySettings, LimitSettings, ModelSettings, RetrySettings, RunnerSettings
 from callboard.actors.supervisor.supervisor import EscalatedError
 from callboard.actors.supervisor.tree import CompanyParts, start_company
+from callboard.persistence import job_store
 from callboard.persistence.engine import Connection, open_database
 from callboard.persistence.errors import DatabaseBusyError, DatabaseFullError
 from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.lifecycle import TERMINAL_STATES, is_legal
+from callboard.persistence.model import Lease
 from callboard.persistence.new_job import NewJob
 
 CHECK_EVERY = 40
@@ -259,6 +261,7 @@ def breaking(job):
 
 HANDLERS = {"several": several_steps, "forgiving": forgiving, "breaking": breaking}
 CRASHES = (SimulatedCrashError, SimulatedCrashError, SystemExit)
+EXPIRED = "its lease expired"
 KNOWS_WHO_WORKS = ("company", "store", "runners", "dispatcher", "limiters", "providers")
 """Only where one of these ends is it forgotten who works on what; without that no job is ever found that nobody works on."""
 EXPECTED = (SimulatedCrashError, SystemExit, EscalatedError)
@@ -320,6 +323,8 @@ class World:
             self.start()
 
     def fault(self, point):
+        if point.kind == "send" and isinstance(point.message, JobRecorded):
+            self.judge_recorded(point.message)
         if self.extra_fault is not None and (error := self.extra_fault(point)) is not None:
             self.crashed[point.actor] += 1
             return error
@@ -361,6 +366,9 @@ class World:
         for _ in range(dice.choice([0, 1, 2, 6])):
             number = dice.randint(1, jobs)
             self.to_do.append((dice.randint(20, 900), lambda number=number: self.cancel(number)))
+        for _ in range(dice.choice([0, 0, 1, 3])):
+            number = dice.randint(1, jobs)
+            self.to_do.append((dice.randint(20, 900), lambda number=number: self.steal(number)))
         if self.outages:
             kind = dice.choice([DatabaseBusyError, DatabaseFullError])
             begins = dice.randint(50, 600)
@@ -372,6 +380,16 @@ class World:
         ids = self.all_ids()
         if number in ids:
             self.queue.cancel(number)
+
+    def steal(self, number):
+        """Another worker takes a job for lost, as it does when this one was paused beyond its lease. Return whether it was leased."""
+        with self.database.connect() as connection:
+            rows = connection.script(f"SELECT lease_epoch FROM llm_jobs WHERE id = {number} AND state = 'active'")
+            if rows:
+                with connection.write():
+                    lease, now = Lease(number, rows[0][0]), self.simulation.clock.now_ms()
+                    job_store.release(connection, lease, cause="loss", reason=EXPIRED, now=now, actor="rescue")
+        return bool(rows)
 
     def all_ids(self):
         with self.database.connect() as connection:
@@ -454,6 +472,13 @@ class World:
         if not any(epoch == delivery.epoch for epoch, _ in rows):
             self.bugs.append(f"{delivery} was called before its intent was in the ledger")
 
+    def judge_recorded(self, recorded):
+        """As a runner is told that its verdict stands: the job ended under that very lease."""
+        with self.database.connect() as connection:
+            rows = connection.script(f"SELECT lease_epoch, state FROM llm_jobs WHERE id = {recorded.lease.job_id}")
+        if rows[0][1] in TERMINAL_STATES and rows[0][0] != recorded.lease.epoch:
+            self.bugs.append(f"{recorded} though the job was given to another: {rows}")
+
     def judge(self):
         assert not self.bugs, (self.seed, self.bugs)
         with self.database.connect() as connection:
@@ -484,13 +509,15 @@ class World:
             assert failures <= max_attempts, where
             assert owner is None, where
             told_lost = sum(
-                bool(t.reason) and ("runner crashed" in t.reason or "the process that ran it" in t.reason) for t in log
+                bool(t.reason)
+                and any(cause in t.reason for cause in ("runner crashed", "the process that ran it", EXPIRED))
+                for t in log
             )
             assert lost == told_lost, (where, lost, told_lost)
             if not any(name.startswith(KNOWS_WHO_WORKS) for name in self.crashed):
                 assert not any(t.reason == "nobody was working on it" for t in log), where
-            if not self.outages:
-                assert not any("longer than its job_timeout of 120" in (t.reason or "") for t in log), where
+            # A job that waits for what will never come ends by this, and by nothing else here.
+            assert not any("longer than its job_timeout of 120" in (t.reason or "") for t in log), where
             if before == "completed":
                 result = results[job_id][0]
                 texts = [result["text"]] if kind == "chat" else result
