@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from callboard.actors.kernel.simulation import SimulatedCrashError
+from callboard.actors.messages import DISPATCHER, RunJob, RunnerIdle
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -46,6 +47,20 @@ def test_the_same_seed_does_the_same_again(company, seed):
     first, second = (company.World(seed).play() for _ in range(2))
     assert first.simulation.trace == second.simulation.trace
     assert first.journal == second.journal
+
+
+def test_a_runner_that_called_itself_idle_before_it_got_its_job_is_not_given_another(company):
+    """As a new dispatcher hears it: once from the runner's start, and again in answer to its question."""
+    told = []
+
+    def fault(point):
+        if point.kind == "sent" and isinstance(point.message, RunJob):
+            told.append(point.to)
+            world.system.tell(DISPATCHER, RunnerIdle(point.to, None))
+
+    world = company.World(1, crashes=0.0, fault=fault)
+    world.play().judge()
+    assert len(told) >= 8
 
 
 class CrashOnce:
