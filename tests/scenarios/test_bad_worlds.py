@@ -171,6 +171,8 @@ def test_a_worker_stopped_while_the_disk_is_full_ends_and_the_next_takes_over(wo
     heir = world.start(world.config(simulator), options=["--once"])
     assert heir.wait() == 0, heir.log
     assert world.completed() == 8
+    reasons = world.rows("SELECT reason FROM llm_job_transitions WHERE from_state = 'active' AND to_state = 'waiting'")
+    assert all(reason.startswith("the process that ran it died") for (reason,) in reasons)  # at once, not by its lease
     assert world.rows("SELECT sum(losses), sum(failures) FROM llm_jobs") == [(4, 0)]
     world.assert_sound()
     world.assert_paid_once(simulator)
