@@ -1,14 +1,19 @@
 """Samples, medians, and findings judged against their targets.
 
-Times on a shared machine wander by half, so the two sides of a comparison are run in turns (A B A B …), their medians are compared, and CPU
-time per operation is kept beside the rate: it wanders least.
+Times on a shared machine wander by half, so the sides of a comparison are run in turns, forwards and backwards (A B, B A, …), because whoever
+comes after a heavy run meets what that has left the disk to write; that is also written out before each sample. Medians are compared, and
+CPU time per operation is kept beside the rate: it wanders least. A floor that is passed was disturbed, and such a ratio is not judged.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+DISTURBED = 1.05
+"""A ratio to a floor or an ideal above which the floor was not measured well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,12 @@ def timed(operations: int, work: Callable[[], object]) -> Sample:
 
 
 def in_turns(rounds: int, sides: Mapping[str, Callable[[], Sample]]) -> dict[str, Typical]:
-    """Run every side once per round, in the same order, and return each side's medians."""
+    """Run every side once per round, every other round backwards, and return each side's medians."""
     samples: dict[str, list[Sample]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, run in sides.items():
-            samples[name].append(run())
+    for number in range(rounds):
+        for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
+            os.sync()
+            samples[name].append(sides[name]())
     return {
         name: Typical(median(s.rate for s in found), median(s.cpu_us for s in found), median(s.seconds for s in found))
         for name, found in samples.items()
@@ -64,10 +70,10 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target in words, and whether it is met."""
+    """A target in words, and whether it is met; None where this run cannot tell."""
 
     target: str
-    met: bool
+    met: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +91,10 @@ class Finding:
 
 
 def at_least(share: float | None, ratio: float, of: str) -> Verdict | None:
-    """Whether a ratio reaches its target; None without a target."""
-    return None if share is None else Verdict(f"≥ {share:g} of {of}", ratio >= share)
+    """Whether a ratio reaches its target; None without a target. Nobody does more than the floor in less time: then it was disturbed."""
+    if share is None:
+        return None
+    return Verdict(f"≥ {share:g} of {of}", None if ratio > DISTURBED else ratio >= share)
 
 
 def beside_floor(what: str, unit: str, ours: Typical, floor: Typical, share: float | None = None) -> Finding:

@@ -12,6 +12,7 @@ from callboard.persistence.engine import driver
 
 from .measure import Finding
 
+VERDICTS = {True: "met", False: "short", None: "unclear"}
 HEADER = ("", "Callboard", "floor or peer", "ratio", "CPU/op", "floor's CPU/op", "target", "")
 
 
@@ -45,7 +46,7 @@ def cells(finding: Finding) -> tuple[str, ...]:
         _cpu(finding.cpu_us),
         _cpu(finding.floor_cpu_us),
         finding.verdict.target if finding.verdict else "",
-        "" if finding.verdict is None else "met" if finding.verdict.met else "short",
+        "" if finding.verdict is None else VERDICTS[finding.verdict.met],
     )
 
 

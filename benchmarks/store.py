@@ -115,11 +115,13 @@ def _look_us(c: Connection) -> float:
         claims.promote_due(c, now, 500)
         claims.expire_unstarted(c, now, 500)
         claims.suspects_waiting(c, now=now, lanes=LANE)
-        claims.claim(c, owner="b", slots=1, quotas=LANE, lease_until=FOREVER, now=now, actor="bench")
+        claimed = claims.claim(c, owner="b", slots=1, quotas=LANE, lease_until=FOREVER, now=now, actor="bench")
         claims.lanes(c)
         claims.next_due(c, now)
         spent.append(time.process_time_ns() - start)
         c.script("ROLLBACK")
+        if len(claimed) != 1:
+            raise RuntimeError(f"a look was to claim one job and claimed {len(claimed)}")
     return median(spent) / 1000
 
 
@@ -138,6 +140,9 @@ def _filled(path: Path, waiting: int, finished: int) -> Connection:
             )
         for _, sql in triggers:
             c.script(sql)
+    found = dict(c.script("SELECT state, count(*) FROM llm_jobs GROUP BY state"))
+    if (found.get("waiting", 0), found.get("completed", 0)) != (waiting, finished):
+        raise RuntimeError(f"the board was to have {waiting} waiting and {finished} finished, and has {found}")
     return c
 
 
