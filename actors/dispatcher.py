@@ -49,6 +49,7 @@ from .messages import (
 )
 from .plan import Allowance, Plan, plan_claim, runners_allowed, surplus
 from .settings import CompanySettings
+from .snapshot import CompanySnapshot
 from .supervisor.messages import ChildDown, ChildHung, ChildStarted, GiveUp, StartChild, StopChild
 from .supervisor.spec import ChildSpec
 
@@ -72,27 +73,6 @@ class _Sweep:
 @dataclass(frozen=True, slots=True)
 class _DrainDeadline:
     """What is unfinished goes back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompanySnapshot:
-    """How the company stands, as its dispatcher sees it.
-
-    `settled`: it has looked, found nothing it may run now, and works on nothing. `next_due_ms`: when that changes by time alone.
-    """
-
-    runners: int
-    busy: int
-    settled: bool
-    draining: bool
-    store_problem: str | None
-    lanes: tuple[LaneDepth, ...]
-    unroutable: dict[str, str]
-    held_keys: dict[str, int]
-    next_due_ms: int | None
-    abandoned: int
-    claimed: int
-    memory_mb: float | None
 
 
 class DispatcherActor(Actor):

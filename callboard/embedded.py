@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self
 
-from callboard.actors.dispatcher import CompanySnapshot
 from callboard.actors.kernel.ask import ask
 from callboard.actors.kernel.errors import KernelError
 from callboard.actors.kernel.messages import Down, explain
@@ -17,6 +16,7 @@ from callboard.actors.messages import DISPATCHER, ROOT, Describe, Drain, Hasten,
 from callboard.actors.providers.actor import Engine
 from callboard.actors.runner.handlers import HandlerRegistry, load_handlers
 from callboard.actors.settings import CompanySettings
+from callboard.actors.snapshot import CompanySnapshot
 from callboard.actors.supervisor.tree import CompanyParts, start_company
 from callboard.config import AUTO, load_config
 from callboard.persistence.board import WorkerBoard

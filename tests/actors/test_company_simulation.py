@@ -44,7 +44,7 @@ def test_nothing_is_lost_or_done_twice_under_thousands_of_seeds(company, block):
 
 @pytest.mark.parametrize("seed", [3, 11, 12])
 def test_the_same_seed_does_the_same_again(company, seed):
-    first, second = (company.World(seed).play() for _ in range(2))
+    first, second = (company.World(seed).play().judge() for _ in range(2))
     assert first.simulation.trace == second.simulation.trace
     assert first.journal == second.journal
 
@@ -89,7 +89,7 @@ def places(company, seeds):
         found.add(place_of(point))
 
     for seed in seeds:
-        company.World(seed, crashes=0.0, fault=note, jobs=5).play()
+        company.World(seed, crashes=0.0, fault=note, jobs=5).play().judge()
     return sorted(found)
 
 
