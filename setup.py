@@ -5,6 +5,9 @@ from setuptools import find_namespace_packages, setup
 setup(
     packages=[
         *find_namespace_packages(include=["callboard", "callboard.*"]),
-        *(f"callboard.{name}" for name in find_namespace_packages(include=["actors", "actors.*", "persistence", "persistence.*"])),
+        *(
+            f"callboard.{name}"
+            for name in find_namespace_packages(include=["actors", "actors.*", "persistence", "persistence.*"])
+        ),
     ],
 )

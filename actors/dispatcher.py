@@ -338,7 +338,7 @@ class DispatcherActor(Actor):
     def _fill_pool(self) -> None:
         """Start a runner for each job that has none, and as many as there must be at least."""
         missing = self._settings.runners.min - self._running()
-        if not self._unassigned and missing <= 0:
+        if len(self._unassigned) <= len(self._starting) and missing <= 0:
             return
         taken = {*self._idle, *self._busy, *self._starting, *self._leaving, *self._unheard}
         unassigned = [group for group, _ in self._unassigned]

@@ -130,7 +130,7 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     default_model: str | None = None
     poll_interval: Positive = 0.1
     lease_ttl: Annotated[float, msgspec.Meta(ge=1)] = 30.0
-    sweep_interval: Positive = 1.0
+    sweep_interval: Positive = 0.5
     retention_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     park_after: Positive = 3.0
     drain_timeout: Annotated[float, msgspec.Meta(ge=0)] = 30.0

@@ -1,4 +1,4 @@
-"""How a company stands: what its dispatcher answers when it is asked, and what `Supervisor.status` returns."""
+"""How a company stands, for hosts and status pages: a value, so that whoever shows it loads no actor."""
 
 from dataclasses import dataclass
 

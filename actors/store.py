@@ -20,8 +20,8 @@ from ..persistence.errors import (
     DatabaseFullError,
     DatabaseReadOnlyError,
 )
-from ..persistence.lifecycle import JobState
-from ..persistence.model import ClaimedJob
+from ..persistence.lifecycle import TERMINAL_STATES, JobState
+from ..persistence.model import ClaimedJob, LaneDepth
 from .kernel.actor import Actor
 from .kernel.system import ActorSystem
 from .messages import (
@@ -93,7 +93,23 @@ class Board(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _TryAgain:
-    pass
+    """Time to see whether the database works again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a look found that lasts until somebody else commits (another `data_version`) or a write of our own puts jobs on the board.
+
+    `due_ms`: nothing changes by time alone before then.
+    """
+
+    version: int
+    lanes: tuple[LaneDepth, ...]
+    due_ms: int | None
+
+    def holds(self, version: int, now: int) -> bool:
+        """Whether it is still so."""
+        return self.version == version and (self.due_ms is None or now < self.due_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,7 @@ class StoreActor(Actor):
         self._connection: Connection | None = None
         self._try_now = False
         self._seen_version: int | None = None
-        self._quiet_until: int | None = None
+        self._known: _Known | None = None
         self._settling = False
         self._repaired_to = 0
 
@@ -191,6 +207,7 @@ class StoreActor(Actor):
             self._wait_out(batch, error)
             return
         except _REFUSED as error:
+            self._stir()  # what was seen in a transaction that was undone is not so
             replies = self._write_refused(batch[0], error) if len(batch) == 1 else self._one_by_one(batch)
         if not self._available and not self._pending:
             self._available = True
@@ -219,6 +236,7 @@ class StoreActor(Actor):
                 self._wait_out(batch[position:], error)
                 return replies
             except _REFUSED as error:
+                self._stir()
                 replies += self._write_refused(message, error)
         return replies
 
@@ -235,7 +253,7 @@ class StoreActor(Actor):
 
     def _wait_out(self, batch: list[object], error: DatabaseError) -> None:
         self._pending = batch + self._pending
-        self._seen_version = None
+        self._stir()  # as above
         if self._available:
             self._available = False
             logger.error("%s; waiting for it to work again, nothing is lost meanwhile", error)
@@ -283,7 +301,8 @@ class StoreActor(Actor):
         """Whether nothing can have changed since a look that left nothing claimable: no commit by others, nothing due, none of our own."""
         if look.force or not self._available or self._pending or self._seen_version is None:
             return False
-        if self._quiet_until is not None and self._quiet_until <= self.now_ms():
+        due = self._known.due_ms if self._known is not None else None
+        if due is not None and due <= self.now_ms():
             return False
         return self._version() == self._seen_version
 
@@ -299,18 +318,23 @@ class StoreActor(Actor):
         now = self.now_ms()
         # Before the transaction's reads, so that a commit that comes after them is seen as a change.
         version = c.data_version()
-        self._upkeep.fire_schedules(c, now)
-        claims.promote_due(c, now, PASS_LIMIT)
-        claims.expire_unstarted(c, now, PASS_LIMIT)
+        known = self._known if self._known is not None and self._known.holds(version, now) else None
+        if known is None:
+            self._upkeep.fire_schedules(c, now)
+            claims.promote_due(c, now, PASS_LIMIT)
+            claims.expire_unstarted(c, now, PASS_LIMIT)
         jobs: list[tuple[str, ClaimedJob]] = []
         suspects = claims.suspects_waiting(c, now=now, lanes=order.quotas)
         if order.alone or not suspects:
             jobs = self._claim_parts(c, order, now, alone=suspects)
         self._lanes = tuple(order.quotas)
-        lanes = tuple(claims.lanes(c))
-        due = claims.next_due(c, now)
-        self._seen_version, self._quiet_until = version, due
-        claimed = JobsClaimed(number=order.number, jobs=tuple(jobs), lanes=lanes, suspects=suspects, next_due_ms=due)
+        # While claims are filled, the lanes are as they were, but for how deep they are.
+        if known is None or len(jobs) < order.slots:
+            known = _Known(version, tuple(claims.lanes(c)), claims.next_due(c, now))
+        self._seen_version, self._known = version, known
+        claimed = JobsClaimed(
+            number=order.number, jobs=tuple(jobs), lanes=known.lanes, suspects=suspects, next_due_ms=known.due_ms
+        )
         return [(order.reply_to, claimed)]
 
     def _claim_parts(self, c: Connection, order: ClaimJobs, now: int, *, alone: bool) -> list[tuple[str, ClaimedJob]]:
@@ -415,7 +439,10 @@ class StoreActor(Actor):
         state = self._write_verdict(c, order)
         if state is None:
             return [(order.reply_to, LeaseLost(order.lease))]
-        self._stir()
+        if state in TERMINAL_STATES:
+            self._seen_version = None  # look again; but it has put nothing on the board
+        else:
+            self._stir()
         return [(order.reply_to, JobRecorded(order.lease, state))]
 
     def _write_verdict(self, c: Connection, order: FinishJob) -> JobState | None:
@@ -478,9 +505,11 @@ class StoreActor(Actor):
             c, after=self._repaired_to, now=now, actor=self.name, limit=REPAIR_LIMIT
         )
         if repaired:
-            logger.warning("put right %d jobs that waited on what had ended, among them job %d", len(repaired), repaired[0])
+            logger.warning(
+                "put right %d jobs that waited on what had ended, among them job %d", len(repaired), repaired[0]
+            )
         return repaired
 
     def _stir(self) -> None:
-        """Our own commit may have made a job claimable, which `data_version` does not show."""
-        self._seen_version = None
+        """Our own commit may have made a job claimable, or due at some time, which `data_version` does not show."""
+        self._seen_version = self._known = None

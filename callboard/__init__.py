@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from callboard.persistence.events import Event
-    from callboard.persistence.host_transaction import sqlite_driver
     from callboard.persistence.flow_plan import FlowJob
+    from callboard.persistence.host_transaction import sqlite_driver
     from callboard.persistence.job import Job
     from callboard.persistence.job_queue import JobQueue
     from callboard.persistence.lifecycle import JobState

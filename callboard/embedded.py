@@ -100,8 +100,9 @@ class Supervisor:
         if self._system is None:
             return True
         limit = self.config.drain_timeout if timeout is None else timeout
-        with contextlib.suppress(KernelError):  # a company that gave up has nobody to drain
-            ask(self._system, DISPATCHER, lambda reply: Drain(limit, reply), limit + STOP_GRACE)
+        if self._failure is None:  # a company that gave up has nobody to drain
+            with contextlib.suppress(KernelError):
+                ask(self._system, DISPATCHER, lambda reply: Drain(limit, reply), limit + STOP_GRACE)
         return self._close(STOP_GRACE)
 
     def hasten(self) -> None:

@@ -4,8 +4,10 @@ The main thread does nothing but wait: for a signal, for the end of stdin (the p
 for the company to give up. It returns the exit code itself, because an exit from within an actor would be lost.
 """
 
+import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -46,8 +48,7 @@ def run_worker(
     """
     import_httpx(own_process=True)
     ending = _Ending()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ending.on_signal)
+    ending.listen()
     supervisor = Supervisor(config, own_process=True, on_failure=lambda _: ending.wake())
     try:
         supervisor.start()
@@ -69,24 +70,38 @@ def run_worker(
 
 
 class _Ending:
-    """What ends the process: told by signal handlers and threads, waited for by the main thread."""
+    """What ends the process: told by signals and threads, waited for by the main thread.
+
+    Woken through a pipe that the C signal handler writes to: a lock or an event would be waited for in vain by a main thread that a signal
+    reaches between its last look and its sleep.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Event()
         self.signals = 0
         self.orphaned = False
+        self._woken, self._wake = os.pipe()
+        for end in (self._woken, self._wake):
+            os.set_blocking(end, False)
 
-    def on_signal(self, *_: object) -> None:
+    def listen(self) -> None:
+        """Take over SIGTERM and SIGINT. Main thread only."""
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
         self.signals += 1
-        self.wake()
 
     def wake(self) -> None:
-        self._changed.set()
+        """End a wait. Any thread."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            os.write(self._wake, b"\0")
 
     def wait(self, timeout: float | None) -> None:
-        """Until something changed; clears it."""
-        self._changed.wait(timeout)
-        self._changed.clear()
+        """Until something may have changed."""
+        select.select([self._woken], [], [], timeout)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._woken, 4096)
 
     @property
     def wanted(self) -> bool:

@@ -8,6 +8,7 @@ the provider's own journal is read to check that no row was lost and no complete
     python examples/demo.py --model openai:NAME --limit 20      # the same against the real thing; it asks first
 """
 
+import _thread
 import argparse
 import json
 import os
@@ -35,6 +36,7 @@ JOURNAL = FOLDER / "journal.jsonl"
 WORKER_LOG = FOLDER / "worker.log"
 PROMPT = "Say in at most three sentences what the Python module {module} is for.\n\n{text}"
 MAX_OUTPUT = 120
+MOST_EXITS = 2
 CONCURRENCY = 8
 REQUESTS_PER_MINUTE = 1200
 
@@ -102,17 +104,23 @@ class Child:
         threading.Thread(target=self._watch, args=(started_again,), name=f"watch-{self.name}", daemon=True).start()
 
     def _watch(self, started_again: Callable[[], object]) -> None:
+        gave_up = 0
         while True:
             assert self._process is not None
             code = self._process.wait()
             if self._stopping.is_set():
                 return
+            # One that was killed is started again as often as somebody cares to kill it; one that ends by itself is not.
+            gave_up += code >= 0
+            if gave_up > MOST_EXITS:
+                say(
+                    f"the {self.name} keeps ending by itself (exit code {code}); {self._log or 'its messages above'} may say why"
+                )
+                _thread.interrupt_main()
+                return
             self.start()
             started_again()
             say(f"the {self.name} died ({code}); started again as process {self.pid}")
-            # One that cannot stay alive is not started in a tight circle.
-            if self._stopping.wait(0.5):
-                return
 
     def stop(self) -> None:
         """Ask it to end, and wait for that."""
@@ -191,7 +199,13 @@ def confirm_real_model(model: str, number: int, *, yes: bool) -> None:
     say(
         f"{model} is a real model: {len(texts)} calls, about {tokens:,} input tokens and at most {len(texts) * MAX_OUTPUT:,} output tokens"
     )
-    if not yes and input("demo: spend that? [y/N] ").strip().lower() not in ("y", "yes"):
+    if yes:
+        return
+    try:
+        answer = input("demo: spend that? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise SystemExit("demo: nothing was sent")
 
 

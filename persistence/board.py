@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from . import liveness
 from .engine import Connection, Database, open_database
+from .errors import DatabaseError
 
 
 class WorkerBoard:
@@ -37,14 +38,22 @@ class WorkerBoard:
         """A dead owner has no jobs left: remove its lock file."""
         liveness.remove_dead(self._database.path, owner)
 
-    def close(self, *, in_order: bool = True) -> None:
+    def close(self) -> None:
         """Let go of the lock and the database. May be called twice.
 
-        `in_order`: all jobs are back on the board. If not, the lock's file is left for the next worker to find, which then takes them back at
-        once and does not wait for their leases to end.
+        If jobs are left under this owner (the company gave up), the lock's file stays: the next worker sees that they are a dead one's, takes
+        them back at once and does not wait for their leases to end.
         """
-        self._lock.close(remove=in_order)
+        if self._lock.held:
+            self._lock.close(remove=self._has_let_go())
         self._database.close()
+
+    def _has_let_go(self) -> bool:
+        try:
+            with self._database.connect() as connection:
+                return self.owner not in _owners(connection)
+        except DatabaseError:
+            return False
 
     def _clear_up(self) -> None:
         """Lock files of the dead that held no job when they died."""
@@ -52,9 +61,13 @@ class WorkerBoard:
         if not dead:
             return
         with self._database.connect() as connection:
-            from .claims import owners
-
-            still_owning = set(owners(connection))
+            still_owning = _owners(connection)
         for owner in dead:
             if owner not in still_owning:
                 self.forget(owner)
+
+
+def _owners(connection: Connection) -> set[str]:
+    from .claims import owners
+
+    return set(owners(connection))

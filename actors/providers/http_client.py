@@ -72,6 +72,7 @@ class HttpClient:
 
     def __init__(self, base_url: str, *, allow_private: bool = False, proxy: str | None = None) -> None:
         self._base_url = check_base_url(base_url, allow_private=allow_private)
+        self._urls: dict[str, httpx.URL] = {}  # by path, of which there are a few: parsing costs more than sending
         self._transport = StackTransport(httpx.URL(self._base_url), allow_private=allow_private, proxy=proxy)
 
     async def send(self, request: HttpRequest, sending: Sending) -> Reply:
@@ -80,9 +81,12 @@ class HttpClient:
         `sending.started` is set when the first byte is about to leave. Raises httpx.TransportError (there is no read timeout: deadlines
         are the caller's) and UnsafeURLError.
         """
+        url = self._urls.get(request.path)
+        if url is None:
+            url = self._urls[request.path] = httpx.URL(self._base_url + request.path)
         built = httpx.Request(
             request.method,
-            self._base_url + request.path,
+            url,
             headers=request.headers,
             content=request.body,
             extensions={"timeout": _TIMEOUTS, "sending": sending},

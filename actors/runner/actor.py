@@ -3,17 +3,13 @@
 It reads its mailbox and nothing else: the handler works elsewhere and asks for effects, calls are made by the provider's actor, writes by the
 store's. So a cancel, a lost lease or a shutdown reaches it at once. Whatever ends a job early first brings its calls to an end (what was
 spent is booked, even for a lost lease), and only then commits the verdict.
-
-    effect CallModel:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ answer the handler
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 from ...persistence.errors import InvalidJobError
-from ...persistence.model import ClaimedJob, Lease, Said
+from ...persistence.model import ClaimedJob, Lease
 from ..kernel.actor import Actor
 from ..kernel.messages import Down
 from ..kernel.system import ActorSystem, void
@@ -28,7 +24,6 @@ from ..messages import (
     CallFinished,
     CallGranted,
     CallRef,
-    Charge,
     Fail,
     FinishJob,
     HandBack,
@@ -59,14 +54,15 @@ from ..messages import (
     limiter_name,
     provider_name,
 )
-from ..providers.model import Billed, CallError, Completion, ErrorClass, Request
+from ..providers.model import Billed, CallError, Completion, ErrorClass
 from ..settings import CompanySettings, Route, UnknownModelError, route
 from . import booking, retry
 from .children import AnswerInstead, children_of
 from .dialogue import Dialogue, in_conversation
 from .effects import CallFailedError, CallModel, Effect, KeepSummary, KeepValue, ShowProgress, SpawnChildren
-from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry, Performance
+from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry
 from .verdicts import result_verdict, verdict_of
+from .work import Call, FlushDue, HandlerOverdue, JobTimedOut, ReserveAgainDue, ShowDue, Stage, Work
 
 FLUSH_AFTER = 0.1
 """Seconds that streamed text may wait to be written together; the first piece of an answer does not wait."""
@@ -77,88 +73,6 @@ GO_BACK_FOR = 0.25
 """Seconds until a job may be claimed again whose provider was restarting."""
 HANDLER_GRACE = 10.0
 """Seconds a handler has to end after it was interrupted, before its thread counts as abandoned."""
-
-
-class _Stage(Enum):
-    RESERVING = auto()
-    INTENDING = auto()
-    CALLING = auto()
-    BOOKING = auto()
-
-
-@dataclass(slots=True)
-class _Call:
-    ref: CallRef
-    effect: CallModel
-    answer: Answer
-    route: Route
-    request: Request
-    charge: Charge
-    stage: _Stage = _Stage.RESERVING
-    call_id: int = 0
-    provider_life: int = 0
-    then: Callable[[], None] | None = None
-
-
-@dataclass(slots=True)
-class _Work:
-    """A job in hand. `ending` is its verdict once it has one, `dropped` that its lease is lost and no verdict may be written."""
-
-    job: ClaimedJob
-    performance: Performance
-    calls: dict[CallRef, _Call] = field(default_factory=dict)
-    saves: dict[str, Answer] = field(default_factory=dict)
-    numbers: int = 0
-    steps: set[str] = field(default_factory=set)
-    ended: bool = False
-    ending: Verdict | None = None
-    dropped: bool = False
-    finishing: bool = False
-    deadline: TimerToken | None = None
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    text_size: int = 0
-    text_total: int = 0
-    chunk: int = 0
-    flush: TimerToken | None = None
-    shown: ShowProgress | None = None
-    show: TimerToken | None = None
-    shows_itself: bool = False
-    dialogue: Dialogue | None = None
-    summary: Said | None = None
-    spawn: Spawn | None = None
-
-    @property
-    def lease(self) -> Lease:
-        return self.job.lease
-
-    @property
-    def leaving(self) -> bool:
-        return self.dropped or self.ending is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Flush:
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class _Show:
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class _Deadline:
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class _ReserveAgain:
-    call: CallRef
-
-
-@dataclass(frozen=True, slots=True)
-class _Overdue:
-    lease: Lease
 
 
 class JobRunnerActor(Actor):
@@ -177,7 +91,7 @@ class JobRunnerActor(Actor):
         self._handlers = handlers
         self._retries = retry.RetryPolicies(settings.retries, handlers.retry_policies)
         self._open_limiter = open_limiter
-        self._work: _Work | None = None
+        self._work: Work | None = None
         self._lingering: dict[Lease, TimerToken | None] = {}
 
     def on_start(self) -> None:
@@ -204,19 +118,19 @@ class JobRunnerActor(Actor):
             case HandlerEnded(lease):
                 self._on_handler_ended(message)
             case CallGranted(ref):
-                self._with_call(ref, _Stage.RESERVING, self._on_granted)
+                self._with_call(ref, Stage.RESERVING, self._on_granted)
             case CallDeferred(call=ref):
-                self._with_call(ref, _Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
+                self._with_call(ref, Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
             case IntentRecorded(ref, call_id):
-                self._with_call(ref, _Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
             case TextArrived(ref, text):
-                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_text(work, call, text))
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
             case CallFinished(ref, completion):
-                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
             case CallFailed(ref, error):
-                self._with_call(ref, _Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
             case OutcomeRecorded(ref):
-                self._with_call(ref, _Stage.BOOKING, self._on_booked)
+                self._with_call(ref, Stage.BOOKING, self._on_booked)
             case StepSaved(lease, name):
                 if (work := self._held(lease)) is not None and name in work.saves:
                     work.saves.pop(name).give(None)
@@ -237,18 +151,18 @@ class JobRunnerActor(Actor):
                 self._report()
             case Down(child, generation):
                 self._on_down(child, generation)
-            case _Flush(lease):
+            case FlushDue(lease):
                 if (work := self._held(lease)) is not None:
                     self._flush_text(work)
-            case _Show(lease):
+            case ShowDue(lease):
                 if (work := self._held(lease)) is not None:
                     self._write_progress(work)
-            case _Deadline(lease):
+            case JobTimedOut(lease):
                 if (work := self._held(lease)) is not None:
                     self._on_deadline(work)
-            case _ReserveAgain(ref):
-                self._with_call(ref, _Stage.RESERVING, lambda _, call: self._reserve(call))
-            case _Overdue(lease):
+            case ReserveAgainDue(ref):
+                self._with_call(ref, Stage.RESERVING, lambda _, call: self._reserve(call))
+            case HandlerOverdue(lease):
                 if lease in self._lingering:
                     self._lingering[lease] = None
                     self.tell(DISPATCHER, HandlerAbandoned(self.name, lease))
@@ -263,9 +177,9 @@ class JobRunnerActor(Actor):
         name, system = self.name, self.system
         performance = self._handlers.perform(job, lambda message: void(system.tell(name, message)))
         dialogue = None if job.history is None else Dialogue(job.history)
-        work = self._work = _Work(job=job, performance=performance, dialogue=dialogue)
+        work = self._work = Work(job=job, performance=performance, dialogue=dialogue)
         timeout = job.options.job_timeout or self._settings.job_timeout
-        work.deadline = self.after(timeout, _Deadline(job.lease))
+        work.deadline = self.after(timeout, JobTimedOut(job.lease))
         performance.start()
 
     def _on_handler_ended(self, ended: HandlerEnded) -> None:
@@ -289,12 +203,12 @@ class JobRunnerActor(Actor):
                 verdict = verdict_of(ended.error, lambda error, reason: self._again(work, error, reason))
             self._leave(work, verdict)
 
-    def _on_deadline(self, work: _Work) -> None:
+    def _on_deadline(self, work: Work) -> None:
         timeout = work.job.options.job_timeout or self._settings.job_timeout
         reason = f"ran for longer than its job_timeout of {timeout:g} s"
         self._leave(work, self._again(work, {"class": str(ErrorClass.TIMEOUT), "message": reason}, reason))
 
-    def _again(self, work: _Work, error: dict[str, Any], reason: str, retry_after: float | None = None) -> Verdict:
+    def _again(self, work: Work, error: dict[str, Any], reason: str, retry_after: float | None = None) -> Verdict:
         """Another attempt when the policy of the job's type says, or its end."""
         return self._retries.verdict(
             work.job.type,
@@ -306,52 +220,52 @@ class JobRunnerActor(Actor):
             retry_after=retry_after,
         )
 
-    def _leave(self, work: _Work, verdict: Verdict) -> None:
+    def _leave(self, work: Work, verdict: Verdict) -> None:
         """Bring the job to its end with this verdict, unless it has one."""
         if work.leaving:
             return
         work.ending = verdict
         self._wind_down(work)
 
-    def _on_lease_lost(self, work: _Work, refused_write: bool) -> None:
+    def _on_lease_lost(self, work: Work, refused_write: bool) -> None:
         work.dropped = True
         if refused_write:  # nothing told to the store under this lease gets another answer
             work.finishing = False
             for call in list(work.calls.values()):
-                if call.stage is _Stage.INTENDING:
+                if call.stage is Stage.INTENDING:
                     self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
                     del work.calls[call.ref]
-                elif call.stage is _Stage.BOOKING:
+                elif call.stage is Stage.BOOKING:
                     del work.calls[call.ref]
         self._wind_down(work)
 
-    def _on_refused(self, work: _Work, reason: str) -> None:
+    def _on_refused(self, work: Work, reason: str) -> None:
         """A bug, or data the database cannot hold. The job fails; if that is refused as well, the sweep hands it back."""
         if work.finishing:
             self._idle(work)
             return
         for call in list(work.calls.values()):
-            if call.stage is _Stage.INTENDING:
+            if call.stage is Stage.INTENDING:
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
-            if call.stage in (_Stage.INTENDING, _Stage.BOOKING):
+            if call.stage in (Stage.INTENDING, Stage.BOOKING):
                 del work.calls[call.ref]
         work.ending = work.ending or Fail(
             {"class": "store", "message": reason}, f"the database refused a write: {reason}"
         )
         self._wind_down(work)
 
-    def _wind_down(self, work: _Work) -> None:
+    def _wind_down(self, work: Work) -> None:
         if not work.ended:
             work.performance.interrupt()
         for call in list(work.calls.values()):
-            if call.stage is _Stage.RESERVING:
+            if call.stage is Stage.RESERVING:
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
                 del work.calls[call.ref]
-            elif call.stage is _Stage.CALLING:
+            elif call.stage is Stage.CALLING:
                 self.tell(provider_name(call.route.provider), AbortCall(call.ref))
         self._finish_when_quiet(work)
 
-    def _finish_when_quiet(self, work: _Work) -> None:
+    def _finish_when_quiet(self, work: Work) -> None:
         if work.calls or work.finishing:
             return
         if work.dropped or work.ending is None:
@@ -372,12 +286,12 @@ class JobRunnerActor(Actor):
             if timer is None:
                 self.tell(DISPATCHER, HandlerAbandoned(self.name, lease))
 
-    def _idle(self, work: _Work) -> None:
+    def _idle(self, work: Work) -> None:
         for timer in (work.deadline, work.flush, work.show):
             if timer is not None:
                 self.cancel(timer)
         if not work.ended:
-            self._lingering[work.lease] = self.after(HANDLER_GRACE, _Overdue(work.lease))
+            self._lingering[work.lease] = self.after(HANDLER_GRACE, HandlerOverdue(work.lease))
         self._work = None
         self.tell(DISPATCHER, RunnerIdle(self.name, work.lease))
 
@@ -388,12 +302,12 @@ class JobRunnerActor(Actor):
         if not work.ended:
             work.performance.interrupt()
         for call in work.calls.values():
-            if call.stage is _Stage.CALLING:
+            if call.stage is Stage.CALLING:
                 self.tell(provider_name(call.route.provider), AbortCall(call.ref))
 
     # --- effects --------------------------------------------------------------------------------------------------------------------
 
-    def _perform(self, work: _Work, effect: Effect, answer: Answer) -> None:
+    def _perform(self, work: Work, effect: Effect, answer: Answer) -> None:
         match effect:
             case CallModel():
                 self._call(work, effect, answer)
@@ -413,7 +327,7 @@ class JobRunnerActor(Actor):
                 work.summary = said
                 answer.give(None)
 
-    def _spawn(self, work: _Work, effect: SpawnChildren, answer: Answer) -> None:
+    def _spawn(self, work: Work, effect: SpawnChildren, answer: Answer) -> None:
         step, memo = effect.step, work.job.memo
         if step in work.steps:
             answer.refuse(ValueError(f"step {step!r} was used twice in one attempt; give each a name of its own"))
@@ -433,12 +347,12 @@ class JobRunnerActor(Actor):
         work.spawn = Spawn(step=step, children=children, quorum=quorum)
         self._leave_to_wait(work)
 
-    def _leave_to_wait(self, work: _Work) -> None:
+    def _leave_to_wait(self, work: Work) -> None:
         """Leave for the children, once what the handler has under way beside them is done: it is paid for."""
         if work.spawn is not None and not work.calls and not work.saves:
             self._leave(work, work.spawn)
 
-    def _call(self, work: _Work, effect: CallModel, answer: Answer) -> None:
+    def _call(self, work: Work, effect: CallModel, answer: Answer) -> None:
         memo = work.job.memo
         if effect.step in work.steps:
             answer.refuse(
@@ -469,28 +383,27 @@ class JobRunnerActor(Actor):
                 return
         work.numbers += 1
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-        call = work.calls[ref] = _Call(ref, effect, answer, where, request, booking.charge_of(request, where))
+        call = work.calls[ref] = Call(ref, effect, answer, where, request, booking.charge_of(request, where))
         self._reserve(call)
 
-    def _show(self, work: _Work, progress: ShowProgress) -> None:
-        shown = work.shown or progress
-        work.shown = ShowProgress(max(progress.percent, shown.percent), progress.message or shown.message)
+    def _show(self, work: Work, progress: ShowProgress) -> None:
+        work.note_progress(progress)
         if work.show is None:
-            work.show = self.after(PROGRESS_EVERY, _Show(work.lease))
+            work.show = self.after(PROGRESS_EVERY, ShowDue(work.lease))
 
-    def _write_progress(self, work: _Work) -> None:
+    def _write_progress(self, work: Work) -> None:
         work.show = None
         if work.shown is not None and not work.leaving:
             self.tell(STORE, SetProgress(lease=work.lease, percent=work.shown.percent, message=work.shown.message))
 
     # --- a call ---------------------------------------------------------------------------------------------------------------------
 
-    def _reserve(self, call: _Call) -> None:
-        call.stage = _Stage.RESERVING
+    def _reserve(self, call: Call) -> None:
+        call.stage = Stage.RESERVING
         name = limiter_name(call.route.limit_key)
         if self.system.directory.find(name) is None:
             self._open_limiter(call.route)
-            self.after(RESERVE_AGAIN, _ReserveAgain(call.ref))
+            self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
             return
         self.watch(name)
         assert self._work is not None
@@ -498,12 +411,12 @@ class JobRunnerActor(Actor):
             name, ReserveCall(reply_to=self.name, call=call.ref, charge=call.charge, priority=self._work.job.priority)
         )
 
-    def _on_granted(self, _: _Work, call: _Call) -> None:
-        call.stage = _Stage.INTENDING
+    def _on_granted(self, _: Work, call: Call) -> None:
+        call.stage = Stage.INTENDING
         intent = booking.intent_of(call.effect, call.request, call.route, call.charge)
         self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent))
 
-    def _on_deferred(self, work: _Work, call: _Call, deferred: CallDeferred) -> None:
+    def _on_deferred(self, work: Work, call: Call, deferred: CallDeferred) -> None:
         del work.calls[call.ref]
         self._leave(
             work,
@@ -512,9 +425,9 @@ class JobRunnerActor(Actor):
             ),
         )
 
-    def _on_intent(self, work: _Work, call: _Call, call_id: int) -> None:
+    def _on_intent(self, work: Work, call: Call, call_id: int) -> None:
         call.call_id = call_id
-        call.stage = _Stage.CALLING
+        call.stage = Stage.CALLING
         if work.leaving:
             self._on_failed(work, call, _not_sent("the job left before the call did"))
             return
@@ -535,57 +448,46 @@ class JobRunnerActor(Actor):
                 return
         self._on_failed(work, call, _not_sent(f"provider {call.route.provider} is restarting"))
 
-    def _on_text(self, work: _Work, call: _Call, text: str) -> None:
+    def _on_text(self, work: Work, call: Call, text: str) -> None:
         if work.leaving:
             return
-        work.texts.append((call.effect.step, text))
-        work.text_size += len(text)
-        work.text_total += len(text)
+        work.note_text(call.effect.step, text)
         if work.chunk == 0 or work.text_size >= FLUSH_CHARS:
             self._flush_text(work)
         elif work.flush is None:
-            work.flush = self.after(FLUSH_AFTER, _Flush(work.lease))
+            work.flush = self.after(FLUSH_AFTER, FlushDue(work.lease))
         if call.request.max_output and not work.shows_itself:
             self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * call.request.max_output))))
 
-    def _flush_text(self, work: _Work) -> None:
+    def _flush_text(self, work: Work) -> None:
         if work.flush is not None:
             self.cancel(work.flush)
             work.flush = None
-        if not work.texts:
-            return
-        merged: list[tuple[int, str, str]] = []
-        for step, text in work.texts:
-            if merged and merged[-1][1] == step:
-                merged[-1] = (merged[-1][0], step, merged[-1][2] + text)
-            else:
-                work.chunk += 1
-                merged.append((work.chunk, step, text))
-        work.texts, work.text_size = [], 0
-        self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=tuple(merged)))
+        if chunks := work.take_chunks():
+            self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=chunks))
 
-    def _on_finished(self, work: _Work, call: _Call, completion: Completion) -> None:
+    def _on_finished(self, work: Work, call: Call, completion: Completion) -> None:
         self.tell(
             limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
         )
         self._flush_text(work)
         self._book(call, booking.completed(completion, call.route), lambda: self._tell_handler(work, call, completion))
 
-    def _tell_handler(self, work: _Work, call: _Call, completion: Completion) -> None:
+    def _tell_handler(self, work: Work, call: Call, completion: Completion) -> None:
         if call.effect.in_conversation and work.dialogue is not None:
             work.dialogue.hear(call.effect.messages, call.request.messages, completion)
         call.answer.give(completion)
 
-    def _on_failed(self, work: _Work, call: _Call, error: CallError) -> None:
+    def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
         self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))
         self._book(call, booking.failed(error), lambda: self._act_on(work, call, error))
 
-    def _book(self, call: _Call, outcome: Any, then: Callable[[], None]) -> None:
-        call.stage = _Stage.BOOKING
+    def _book(self, call: Call, outcome: Any, then: Callable[[], None]) -> None:
+        call.stage = Stage.BOOKING
         call.then = then
         self.tell(STORE, RecordOutcome(reply_to=self.name, call=call.ref, call_id=call.call_id, outcome=outcome))
 
-    def _on_booked(self, work: _Work, call: _Call) -> None:
+    def _on_booked(self, work: Work, call: Call) -> None:
         del work.calls[call.ref]
         if work.leaving:
             self._finish_when_quiet(work)
@@ -593,7 +495,7 @@ class JobRunnerActor(Actor):
             call.then()
             self._leave_to_wait(work)
 
-    def _act_on(self, work: _Work, call: _Call, error: CallError) -> None:
+    def _act_on(self, work: Work, call: Call, error: CallError) -> None:
         match retry.decide(error, on_unknown=work.job.options.on_unknown):
             case retry.ReserveAgain():
                 work.numbers += 1
@@ -619,9 +521,9 @@ class JobRunnerActor(Actor):
         if self._work is None:
             return
         for call in list(self._work.calls.values()):
-            if call.stage is _Stage.RESERVING and name == limiter_name(call.route.limit_key):
-                self.after(RESERVE_AGAIN, _ReserveAgain(call.ref))
-            elif call.stage is _Stage.CALLING and name == provider_name(call.route.provider):
+            if call.stage is Stage.RESERVING and name == limiter_name(call.route.limit_key):
+                self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
+            elif call.stage is Stage.CALLING and name == provider_name(call.route.provider):
                 if call.provider_life > generation:
                     self.watch(name)
                     continue
@@ -630,10 +532,10 @@ class JobRunnerActor(Actor):
                 )
                 self._on_failed(self._work, call, error)
 
-    def _held(self, lease: Lease) -> _Work | None:
+    def _held(self, lease: Lease) -> Work | None:
         return self._work if self._work is not None and self._work.lease == lease else None
 
-    def _with_call(self, ref: CallRef, stage: _Stage, act: Callable[[_Work, _Call], None]) -> None:
+    def _with_call(self, ref: CallRef, stage: Stage, act: Callable[[Work, Call], None]) -> None:
         work = self._held(ref.lease)
         call = work.calls.get(ref) if work is not None else None
         if work is not None and call is not None and call.stage is stage:

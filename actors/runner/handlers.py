@@ -108,7 +108,11 @@ class InlinePerformance:
             if isinstance(effect, Effect):
                 self._post(EffectAsked(self._lease, effect, self))
             else:
-                self.refuse(TypeError(f"a handler yields CallModel, KeepValue, ShowProgress or SpawnChildren, not {effect!r:.100}"))
+                self.refuse(
+                    TypeError(
+                        f"a handler yields CallModel, KeepValue, ShowProgress or SpawnChildren, not {effect!r:.100}"
+                    )
+                )
 
 
 class _FutureAnswer:
@@ -270,6 +274,9 @@ class HandlerRegistry:
     ) -> None:
         self._handlers: dict[str, Handler] = {"chat": chat, **(handlers or {})}
         self.retry_policies: Mapping[str, RetryFunction] = dict(retry_policies or {})
+        # Once, not for every job: looking through wrappers for what a function really is takes a while.
+        self._generators = {name for name, found in self._handlers.items() if inspect.isgeneratorfunction(found)}
+        self._coroutines = {name for name, found in self._handlers.items() if inspect.iscoroutinefunction(found)}
         self.loop = HandlerLoop()
 
     @property
@@ -280,9 +287,9 @@ class HandlerRegistry:
     def perform(self, job: ClaimedJob, post: Post) -> Performance:
         """A performance of the job, not yet started. `post` must be callable from any thread. Raises KeyError for an unknown type."""
         handler = self._handlers[job.type]
-        if inspect.isgeneratorfunction(handler):
+        if job.type in self._generators:
             return InlinePerformance(cast("GeneratorHandler", handler), job, post)
-        if inspect.iscoroutinefunction(handler):
+        if job.type in self._coroutines:
             return AsyncPerformance(cast("AsyncHandler", handler), job, post, self.loop)
         return ThreadPerformance(cast("SyncHandler", handler), job, post)
 

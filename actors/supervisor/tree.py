@@ -34,6 +34,8 @@ QUICK = Backoff(base=0.05, cap=5.0)
 HANG_AFTER = 30.0
 """Seconds on one message after which an actor that never waits is taken for hung. The store waits for the disk, so it has longer."""
 STORE_HANG_AFTER = 120.0
+STORE_OUTAGE = 24 * 3600.0
+"""Seconds a limiter may take to be ready: it waits for the store, which may be waiting for its disk."""
 NEVER_MIND = Intensity(max_restarts=100, within=60.0, max_consecutive=20)
 """Runners and limiters: one bad job must not end the company, and a crash costs that job a loss, which has a cap of its own."""
 
@@ -134,6 +136,7 @@ def limiter_spec(system: ActorSystem, parts: CompanyParts, route: Route) -> Chil
             park_after=parts.settings.park_after,
             window=parts.limit_window,
         ),
+        start_timeout=STORE_OUTAGE,
         backoff=QUICK,
         hang_after=HANG_AFTER,
     )

@@ -19,12 +19,9 @@ def db(ctx: click.Context) -> None:
 def upgrade(config_path: str | None, database: str | None) -> None:
     """Bring the tables up to this release, keeping every row; create them in an empty database. Stop workers first."""
     config = read_config(config_path, database)
-    from callboard.persistence.migrate import current
     from callboard.persistence.migrate import upgrade as migrate
 
-    before = current(config.database)
-    migrate(config.database)
-    after = current(config.database)
+    before, after = migrate(config.database)
     click.echo(
         f"{config.database}: " + (f"already at {after}" if before == after else f"{before or 'empty'} -> {after}")
     )

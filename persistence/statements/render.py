@@ -9,7 +9,20 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..inbox import inbox_statements
 from ..schema import metadata, trigger_statements
-from . import claims, conversations, events, flows, host_store, identity, job_store, ledger, queues, retention, schedules, search
+from . import (
+    claims,
+    conversations,
+    events,
+    flows,
+    host_store,
+    identity,
+    job_store,
+    ledger,
+    queues,
+    retention,
+    schedules,
+    search,
+)
 from .build import DIALECT, as_text
 
 MODULES: tuple[ModuleType, ...] = (claims, conversations, events, flows, host_store, identity, job_store, ledger, queues, retention, schedules, search)

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 from random import Random
 
 from callboard.actors.kernel.messages import Crashed, Down, StartFailed
 from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
-from callboard.actors.kernel.timers import TimerToken
-from callboard.actors.messages import ROOT, WakeUp
-from callboard.actors.providers.engine import Failed, Finished, Text
+from callboard.actors.messages import ROOT, JobRecorded, WakeUp, provider_name
 from callboard.actors.providers.model import (
-    Billed,
-    CallError,
-    Completion,
-    ErrorClass,
-    Finish,
-    LimitSnapshot,
     Message,
-    Scope,
-    Usage,
 )
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.runner.effects import CallFailedError, CallModel, KeepValue, ShowProgress
@@ -34,11 +23,14 @@ from callboard.actors.runner.handlers import HandlerRegistry
 from callboard.actors.settings import CompanySettings, LimitSettings, ModelSettings, RetrySettings, RunnerSettings
 from callboard.actors.supervisor.supervisor import EscalatedError
 from callboard.actors.supervisor.tree import CompanyParts, start_company
+from callboard.persistence import job_store
 from callboard.persistence.engine import Connection, open_database
 from callboard.persistence.errors import DatabaseBusyError, DatabaseFullError
 from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.lifecycle import TERMINAL_STATES, is_legal
+from callboard.persistence.model import Lease
 from callboard.persistence.new_job import NewJob
+from company_provider import Delivery, ScriptedEngine
 
 CHECK_EVERY = 40
 """Steps between two looks at whether everything is done."""
@@ -64,93 +56,6 @@ SETTINGS = CompanySettings(
     park_after=1.0,
     job_timeout=120.0,
 )
-
-ERRORS = (
-    CallError(kind=ErrorClass.RATE, message="slow down", retry_after=1.5, scope=Scope.MODEL),
-    CallError(kind=ErrorClass.RATE, message="slow down", scope=Scope.MODEL),
-    CallError(kind=ErrorClass.OVERLOADED, message="overloaded", http=529),
-    CallError(kind=ErrorClass.SERVER, message="sorry", http=500),
-    CallError(kind=ErrorClass.CONNECT, message="no route", sent=False),
-    CallError(kind=ErrorClass.TIMEOUT, message="silence", billed=Billed.MAYBE),
-    CallError(kind=ErrorClass.TRUNCATED, message="cut", billed=Billed.MAYBE, partial="some"),
-    CallError(kind=ErrorClass.INVALID, message="bad request", http=400),
-    CallError(kind=ErrorClass.AUTH, message="bad key", retry_after=2.0, scope=Scope.CREDENTIAL),
-)
-
-
-@dataclass
-class Delivery:
-    """One call as the provider saw it."""
-
-    at: float
-    job_id: int
-    epoch: int
-    step: str
-    completed: bool = False
-
-
-@dataclass
-class _Live:
-    on_event: object
-    timers: list[TimerToken] = field(default_factory=list)
-
-
-class ScriptedEngine:
-    """The engine of one provider's one life. Time passes by the simulation's timers; events come from no actor's turn, as from a thread."""
-
-    def __init__(self, world, provider):
-        self.world, self.provider, self.live = world, provider, {}
-
-    def start(self):
-        self.world.simulation.fault_point(f"{self.provider} starts")
-
-    def stop(self):
-        for key in list(self.live):
-            self.abort(key)
-
-    def submit(self, call_key, request, timeouts, on_event):
-        world, dice = self.world, self.world.dice
-        step = request.messages[-1].content
-        delivery = Delivery(world.simulation.clock.monotonic(), call_key.job_id, call_key.epoch, step)
-        world.judge_call(delivery)
-        world.journal.append(delivery)
-        live = self.live[call_key] = _Live(on_event)
-        latency = dice.choice([0.0, 0.2, 0.2, 1.0, 3.0])
-        if dice.random() < world.provider_errors:
-            error = dice.choice(ERRORS)
-            self.later(live, latency, lambda: self.finish(call_key, Failed(call_key, error, None)))
-            return
-        text = f"{call_key.job_id}/{step}/{len(world.journal)}"
-        for piece in range(dice.randint(0, 3)):
-            self.later(live, latency * piece / 4, lambda: on_event(Text(call_key, text[:4])))
-        usage = Usage(input_uncached=10, output_visible=5) if dice.random() < 0.8 else None
-        completion = Completion(text=text, finish=Finish.STOP, usage=usage, model=request.model)
-        limits = (
-            LimitSnapshot(at_ms=world.simulation.clock.now_ms(), requests_remaining=5) if dice.random() < 0.3 else None
-        )
-
-        def finish():
-            delivery.completed = True
-            self.finish(call_key, Finished(call_key, completion, limits))
-
-        self.later(live, latency, finish)
-
-    def abort(self, call_key):
-        if call_key in self.live:
-            live = self.live.pop(call_key)
-            for timer in live.timers:
-                self.world.simulation.timers.cancel(timer)
-            error = CallError(kind=ErrorClass.CANCELLED, message="aborted", billed=Billed.MAYBE)
-            self.later(live, 0.0, lambda: live.on_event(Failed(call_key, error, None)))
-
-    def finish(self, key, event):
-        live = self.live.pop(key)
-        live.on_event(event)
-
-    def later(self, live, delay, act):
-        token = TimerToken(self.world.simulation.clock.monotonic() + delay, lambda _: act())
-        live.timers.append(token)
-        self.world.simulation.timers.add(token)
 
 
 class FaultyConnection(Connection):
@@ -206,8 +111,9 @@ class WorldBoard:
 class CountingSystem(ActorSystem):
     """Counts beginnings and ends of lives apart from all supervisors."""
 
-    def __init__(self, **arguments):
+    def __init__(self, world, **arguments):
         super().__init__(**arguments)
+        self.world = world
         self.births, self.ends = Counter(), Counter()
 
     def start_actor(self, name, factory, *, generation=None, owner=None):
@@ -220,10 +126,9 @@ class CountingSystem(ActorSystem):
         ended = super().end_life(life, reason, abandoned=abandoned)
         if ended:
             self.ends[life.name, life.generation] += 1
+            if isinstance(reason, Crashed | StartFailed) and not isinstance(reason.exception, EXPECTED):
+                self.world.bugs.append(f"{life.name} ended by itself: {reason.error}\n{reason.traceback}")
         return ended
-
-    def _abandon(self, life, reason):
-        return super()._abandon(life, reason)
 
 
 def several_steps(job):
@@ -259,6 +164,10 @@ def breaking(job):
 
 HANDLERS = {"several": several_steps, "forgiving": forgiving, "breaking": breaking}
 CRASHES = (SimulatedCrashError, SimulatedCrashError, SystemExit)
+EXPIRED = "its lease expired"
+KNOWS_WHO_WORKS = ("company", "store", "runners", "dispatcher", "limiters", "providers")
+"""Only where one of these ends is it forgotten who works on what; without that no job is ever found that nobody works on."""
+EXPECTED = (SimulatedCrashError, SystemExit, EscalatedError)
 
 
 class World:
@@ -292,7 +201,7 @@ class World:
 
     def start(self):
         self.owners += 1
-        self.system = CountingSystem(scheduler=self.simulation, on_root_exit=self.on_root_exit)
+        self.system = CountingSystem(self, scheduler=self.simulation, on_root_exit=self.on_root_exit)
         self.systems.append(self.system)
         self.root_down = None
         parts = CompanyParts(
@@ -310,15 +219,15 @@ class World:
 
     def tend(self):
         if self.root_down is not None:
-            reason = self.root_down.reason
-            expected = (EscalatedError, SimulatedCrashError, SystemExit)
-            if not isinstance(reason, Crashed | StartFailed) or not isinstance(reason.exception, expected):
-                self.bugs.append(f"the root ended: {reason}")
+            if not isinstance(self.root_down.reason, Crashed | StartFailed):
+                self.bugs.append(f"the root ended: {self.root_down.reason}")
             self.gave_up += 1
             self.system.close(60.0)
             self.start()
 
     def fault(self, point):
+        if point.kind == "send" and isinstance(point.message, JobRecorded):
+            self.judge_recorded(point.message)
         if self.extra_fault is not None and (error := self.extra_fault(point)) is not None:
             self.crashed[point.actor] += 1
             return error
@@ -357,9 +266,12 @@ class World:
                 options=options or None,
             )
             self.to_do.append((dice.choice([0, 0, 0, 150, 400]), lambda job=job: self.queue.add_many([job])))
-        for _ in range(dice.randint(0, 2)):
+        for _ in range(dice.choice([0, 1, 2, 6])):
             number = dice.randint(1, jobs)
             self.to_do.append((dice.randint(20, 900), lambda number=number: self.cancel(number)))
+        for _ in range(dice.choice([0, 0, 1, 3])):
+            number = dice.randint(1, jobs)
+            self.to_do.append((dice.randint(20, 900), lambda number=number: self.steal(number)))
         if self.outages:
             kind = dice.choice([DatabaseBusyError, DatabaseFullError])
             begins = dice.randint(50, 600)
@@ -371,6 +283,16 @@ class World:
         ids = self.all_ids()
         if number in ids:
             self.queue.cancel(number)
+
+    def steal(self, number):
+        """Another worker takes a job for lost, as it does when this one was paused beyond its lease. Return whether it was leased."""
+        with self.database.connect() as connection:
+            rows = connection.script(f"SELECT lease_epoch FROM llm_jobs WHERE id = {number} AND state = 'active'")
+            if rows:
+                with connection.write():
+                    lease, now = Lease(number, rows[0][0]), self.simulation.clock.now_ms()
+                    job_store.release(connection, lease, cause="loss", reason=EXPIRED, now=now, actor="rescue")
+        return bool(rows)
 
     def all_ids(self):
         with self.database.connect() as connection:
@@ -392,6 +314,8 @@ class World:
         def done():
             nonlocal looked
             self.tend()
+            if self.bugs:
+                return True
             self.act()
             self.quiet = clock.monotonic() > faults_for
             if self.to_do and not self.quiet:
@@ -406,6 +330,7 @@ class World:
         except Exception:
             self.explain()
             raise
+        assert not self.bugs, (self.seed, self.bugs)
         self.quiet = True
         self.simulation.run_until(self.whole, 100.0)
         self.simulation.advance(12.0)  # aborted calls end, idle runners leave
@@ -413,8 +338,10 @@ class World:
 
     def whole(self):
         self.tend()
-        life = self.system.directory.find("dispatcher")
-        return life is not None and life.ready.is_set()
+        lives = [
+            self.system.directory.find(name) for name in (*KNOWS_WHO_WORKS, *map(provider_name, ("acme", "umbra")))
+        ]
+        return all(life is not None and life.ready.is_set() for life in lives)
 
     def unfinished(self):
         with self.database.connect() as connection:
@@ -440,10 +367,20 @@ class World:
             rows = connection.script(
                 f"SELECT epoch, state FROM llm_calls WHERE job_id = {delivery.job_id} AND step = '{delivery.step}'"
             )
+            active = connection.script("SELECT id, alone FROM llm_jobs WHERE state = 'active'")
+        if len(active) > 1 and any(alone for _, alone in active):
+            self.bugs.append(f"at {delivery} a suspect is not alone: {active}")
         if any(state == "completed" for _, state in rows):
             self.bugs.append(f"{delivery} was called though a completion of it is in the ledger")
         if not any(epoch == delivery.epoch for epoch, _ in rows):
             self.bugs.append(f"{delivery} was called before its intent was in the ledger")
+
+    def judge_recorded(self, recorded):
+        """As a runner is told that its verdict stands: the job ended under that very lease."""
+        with self.database.connect() as connection:
+            rows = connection.script(f"SELECT lease_epoch, state FROM llm_jobs WHERE id = {recorded.lease.job_id}")
+        if rows[0][1] in TERMINAL_STATES and rows[0][0] != recorded.lease.epoch:
+            self.bugs.append(f"{recorded} though the job was given to another: {rows}")
 
     def judge(self):
         assert not self.bugs, (self.seed, self.bugs)
@@ -459,7 +396,6 @@ class World:
             }
             counters = connection.script("SELECT id, type, failures, losses, max_attempts, lease_owner FROM llm_jobs")
             open_calls = connection.script("SELECT * FROM llm_calls WHERE state = 'open'")
-        losses = 0
         for job_id, kind, failures, lost, max_attempts, owner in counters:
             log = self.queue.transitions(job_id)
             where = (self.seed, job_id, [(t.to_state, t.epoch, t.reason) for t in log])
@@ -476,10 +412,15 @@ class World:
             assert failures <= max_attempts, where
             assert owner is None, where
             told_lost = sum(
-                bool(t.reason) and ("runner crashed" in t.reason or "the process that ran it" in t.reason) for t in log
+                bool(t.reason)
+                and any(cause in t.reason for cause in ("runner crashed", "the process that ran it", EXPIRED))
+                for t in log
             )
             assert lost == told_lost, (where, lost, told_lost)
-            losses += lost
+            if not any(name.startswith(KNOWS_WHO_WORKS) for name in self.crashed):
+                assert not any(t.reason == "nobody was working on it" for t in log), where
+            # A job that waits for what will never come ends by this, and by nothing else here.
+            assert not any("longer than its job_timeout of 120" in (t.reason or "") for t in log), where
             if before == "completed":
                 result = results[job_id][0]
                 texts = [result["text"]] if kind == "chat" else result

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from callboard.actors.kernel.simulation import SimulatedCrashError
+from callboard.actors.messages import DISPATCHER, RunJob, RunnerIdle
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -43,9 +44,23 @@ def test_nothing_is_lost_or_done_twice_under_thousands_of_seeds(company, block):
 
 @pytest.mark.parametrize("seed", [3, 11, 12])
 def test_the_same_seed_does_the_same_again(company, seed):
-    first, second = (company.World(seed).play() for _ in range(2))
+    first, second = (company.World(seed).play().judge() for _ in range(2))
     assert first.simulation.trace == second.simulation.trace
     assert first.journal == second.journal
+
+
+def test_a_runner_that_called_itself_idle_before_it_got_its_job_is_not_given_another(company):
+    """As a new dispatcher hears it: once from the runner's start, and again in answer to its question."""
+    told = []
+
+    def fault(point):
+        if point.kind == "sent" and isinstance(point.message, RunJob):
+            told.append(point.to)
+            world.system.tell(DISPATCHER, RunnerIdle(point.to, None))
+
+    world = company.World(1, crashes=0.0, fault=fault)
+    world.play().judge()
+    assert len(told) >= 8
 
 
 class CrashOnce:
@@ -74,8 +89,42 @@ def places(company, seeds):
         found.add(place_of(point))
 
     for seed in seeds:
-        company.World(seed, crashes=0.0, fault=note, jobs=5).play()
+        company.World(seed, crashes=0.0, fault=note, jobs=5).play().judge()
     return sorted(found)
+
+
+class TakeOnce:
+    """A host cancels a job, or another worker takes it for lost, the first time a message about it gets to one kind of point."""
+
+    def __init__(self, place, how):
+        self.place, self.how, self.world, self.struck = place, how, None, 0
+
+    def __call__(self, point):
+        lease = lease_of(point.message)
+        if not self.struck and lease is not None and place_of(point) == self.place:
+            self.struck += 1
+            getattr(self.world, self.how)(lease.job_id)
+            self.world.host_commits += 1
+
+
+def lease_of(message):
+    for about in (message, getattr(message, "call", None), getattr(message, "job", None)):
+        if hasattr(about, "lease"):
+            return about.lease
+    return None
+
+
+@pytest.mark.parametrize("how", ["cancel", "steal"])
+def test_a_lease_lost_at_each_place_leaves_nothing_behind(company, how):
+    everywhere = [place for place in places(company, [1]) if place[1] in {"sent", "receive"}]
+    struck = 0
+    for place in everywhere:
+        fault = TakeOnce(place, how)
+        world = company.World(1, crashes=0.0, fault=fault, jobs=5)
+        fault.world = world
+        world.play().judge()
+        struck += fault.struck
+    assert struck > 20
 
 
 @pytest.mark.parametrize("part", range(4))

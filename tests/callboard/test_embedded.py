@@ -10,6 +10,7 @@ from callboard.actors.providers.model import Message
 from callboard.actors.runner import actor as runner_module
 from callboard.actors.runner.effects import CallModel, KeepValue, ShowProgress
 from callboard.actors.settings import RunnerSettings
+from callboard.actors.supervisor import tree
 from callboard.persistence import job_store
 
 from callboard import CompanyFailedError, JobInterrupted, JobState, Supervisor
@@ -141,6 +142,33 @@ def test_whoever_crashes_in_the_middle_of_a_call_the_job_is_done_once(stage, nam
     assert sum(call.state == "completed" for call in job.calls()) == 1
     assert stage.done(stage.queue.add("chat", {"prompt": "Another. One."})).state == "completed"
     assert supervisor.failure is None
+
+
+def test_a_runner_that_hangs_is_replaced_and_what_it_does_afterwards_changes_nothing(stage, monkeypatch):
+    monkeypatch.setattr(tree, "HANG_AFTER", 0.2)
+    gate, runs = threading.Event(), []
+
+    def handler(job):
+        runs.append(job.attempt)
+        if len(runs) == 1:
+            gate.wait(20)  # in the runner itself, where a generator must never wait
+        completion = yield CallModel(step="call", messages=(Message("user", "First. Sentence."),))
+        return [job.attempt, completion.text]
+
+    supervisor = stage.company({"work": handler}, runners=ONE)
+    job = stage.queue.add("work")
+    try:
+        row = stage.done(job)
+    finally:
+        gate.set()
+    assert (row.state, row.losses, row.failures, job.result) == ("completed", 1, 0, [2, "First."])
+    assert "runner hung in RunJob" in [t.reason for t in job.transitions()][2]
+    log = job.transitions()
+    stage.until(
+        lambda: supervisor._system.actor("runners").status().abandoned == 0
+    )  # the thread has come back, and ended
+    assert (stage.queue.get(job.id).row(), job.transitions(), len(stage.simulator.journal())) == (row, log, 1)
+    assert stage.done(stage.queue.add("work")).state == "completed"
 
 
 # -- progress -------------------------------------------------------------------------------------------------------------

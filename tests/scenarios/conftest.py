@@ -277,7 +277,8 @@ class World:
         """By the provider's journal and the ledger: no completed call was made again, and what was sent again had been cut off by a death."""
         sent = requests_by_prompt(simulator)
         prompts = {
-            json.loads(data)["prompt"]: job_id for job_id, data in self.rows("SELECT job_id, data FROM llm_job_data")
+            json.loads(data).get("prompt"): job_id
+            for job_id, data in self.rows("SELECT job_id, data FROM llm_job_data")
         }
         assert set(sent) <= set(prompts)
         calls: dict[int, list[tuple[str, int | None]]] = {}

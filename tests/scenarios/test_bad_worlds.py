@@ -157,6 +157,27 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(world: Any) -> None:
     world.assert_paid_once(simulator)
 
 
+@pytest.mark.soak
+def test_a_worker_stopped_while_the_disk_is_full_ends_and_the_next_takes_over(world: Any) -> None:
+    simulator = world.simulate(faults=({"fault": {"kind": "barrier", "n": 5}, "times": 4},))
+    world.add_chats(8)
+    worker = world.start(world.config(simulator, runners=4, drain_timeout=0.5, lease_ttl=3.0))
+    simulator.wait_for(lambda journal: len(journal) == 4, 30.0)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    worker.wait_for("waiting for it to work again")
+    assert worker.stop() == 0
+    assert world.rows("SELECT state, count(*) FROM llm_jobs GROUP BY state") == [("active", 4), ("waiting", 4)]
+    simulator.clear_faults()
+    heir = world.start(world.config(simulator), options=["--once"])
+    assert heir.wait() == 0, heir.log
+    assert world.completed() == 8
+    reasons = world.rows("SELECT reason FROM llm_job_transitions WHERE from_state = 'active' AND to_state = 'waiting'")
+    assert all(reason.startswith("the process that ran it died") for (reason,) in reasons)  # at once, not by its lease
+    assert world.rows("SELECT sum(losses), sum(failures) FROM llm_jobs") == [(4, 0)]
+    world.assert_sound()
+    world.assert_paid_once(simulator)
+
+
 def closed_port(world: Any) -> str:
     simulator = world.simulate()
     simulator.stop()

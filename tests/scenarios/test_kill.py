@@ -94,3 +94,58 @@ def test_every_job_ends_once_whenever_the_supervisor_is_killed(world: Any) -> No
 @pytest.mark.timeout(600)
 def test_fifty_kills_under_load(world: Any) -> None:
     storm(world, kills=50, jobs=2000, seed=50)
+
+
+def test_a_worker_that_lives_takes_over_from_one_that_was_killed(world: Any) -> None:
+    """No restart is needed: the lock file beside the database tells the others, within a sweep."""
+    simulator = world.simulate(faults=({"fault": {"kind": "stall", "n": 1}, "times": 4},))
+    world.add_chats(4)
+    config = world.config(simulator)
+    victim = world.start(config)
+    simulator.wait_for(lambda journal: len(journal) == 4, 30.0)
+    heir = world.start(config)
+    heir.wait_ready()
+    killed = victim.kill()
+    world.until(lambda: world.completed() == 4, "the other has done them")
+    (again,) = world.rows("SELECT min(at) FROM llm_job_transitions WHERE to_state = 'active' AND at >= ?", killed)[0]
+    print(f"from the kill to the first job running elsewhere: {again - killed} ms")
+    assert again - killed < 1000
+    assert world.rows("SELECT sum(losses), sum(failures) FROM llm_jobs") == [(4, 0)]
+    assert heir.stop() == 0
+    assert list(world.directory.glob("*.lock")) == []
+    assert world.rows("SELECT name FROM sqlite_master WHERE name LIKE '%worker%'") == []  # the pool lives in memory
+    world.assert_sound()
+    world.assert_paid_once(simulator)
+
+
+STEPS = """
+def three_steps(context):
+    return [context.complete(f"Step {n}. It is a step of the job.").text for n in (1, 2, 3)]
+"""
+
+
+def test_a_step_that_was_paid_for_is_not_paid_for_again_wherever_its_job_is_killed(world: Any) -> None:
+    (world.directory / "scenario_steps.py").write_text(STEPS)
+    simulator = world.simulate(
+        faults=tuple(
+            {"match": {"contains": f"Step {n}"}, "fault": {"kind": "stall", "n": 1}, "times": 1} for n in (1, 2, 3)
+        )
+    )
+    job = world.queue.add("three_steps", {})
+    config = world.config(simulator, handlers={"three_steps": "scenario_steps:three_steps"})
+    # Killed in each of its steps: the third kill finds it alone. Only what was being answered is asked again.
+    for asked, convicted in ((1, False), (3, False), (5, True)):
+        worker = world.start(config, env={"PYTHONPATH": str(world.directory)})
+        simulator.wait_for(lambda journal, asked=asked: len(journal) == asked, 30.0)
+        worker.kill()
+        if convicted:
+            world.start(config, env={"PYTHONPATH": str(world.directory)}, options=["--once"]).wait()
+            assert job.error["class"] == "poison"
+            assert job.retry()
+    last = world.start(config, options=["--once"], env={"PYTHONPATH": str(world.directory)})
+    assert last.wait() == 0, last.log
+    assert len(job.result) == 3
+    prompts = [entry["body"]["messages"][-1]["content"][:6] for entry in simulator.journal()]
+    assert prompts == ["Step 1", "Step 1", "Step 2", "Step 2", "Step 3", "Step 3"]
+    assert [call.state for call in job.calls()] == ["unknown", "completed"] * 3
+    world.assert_sound()

@@ -71,6 +71,19 @@ def test_two_workers_share_one_file_each_job_is_done_once(world: Any) -> None:
     world.assert_paid_once(simulator)
 
 
+def test_three_workers_may_create_the_same_board_at_once(world: Any) -> None:
+    simulator = world.simulate()
+    workers = [world.start(world.config(simulator)) for _ in range(3)]
+    for worker in workers:
+        worker.wait_ready()
+    world.add_chats(3)
+    world.wait_all_ended()
+    assert [worker.stop() for worker in workers] == [0, 0, 0]
+    assert [len(worker.log) for worker in workers] == [1, 1, 1]
+    assert len(simulator.journal()) == 3
+    world.assert_sound()
+
+
 def chunks(lines: list[str]) -> list[list[Any]]:
     return [json.loads(line) for line in lines]
 

@@ -80,3 +80,28 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(world: Any, systemd:
     worker.signal(signal.SIGTERM)
     assert systemd.recv(100) == b"STOPPING=1"
     assert worker.wait() == 0
+
+
+MANY_SIGNALS = """
+import os, subprocess, sys
+from callboard.worker import _Ending
+ending = _Ending()
+ending.listen()
+code = "import os, sys\\nfor line in sys.stdin: os.kill(int(sys.argv[1]), 15)"
+sender = subprocess.Popen([sys.executable, "-c", code, str(os.getpid())], stdin=subprocess.PIPE)
+for number in range(5000):
+    seen = ending.signals
+    sender.stdin.write(b"now\\n")
+    sender.stdin.flush()
+    for _ in range(number % 300):  # so that it comes just before the wait, at its beginning, or deep in it
+        pass
+    while ending.signals == seen:
+        ending.wait(None)
+sender.stdin.close()
+sender.wait()
+print("heard them all")
+"""
+
+
+def test_a_signal_is_never_slept_through(world: Any) -> None:
+    assert world.run(MANY_SIGNALS).read() == ["heard them all"]

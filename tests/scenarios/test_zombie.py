@@ -37,3 +37,28 @@ def everything_of(world: Any, job_id: int) -> list[Any]:
     """All that is on the board of a job, but for its calls."""
     tables = {"llm_jobs": "id", **dict.fromkeys(("llm_job_transitions", "llm_job_chunks", "llm_job_results"), "job_id")}
     return [world.rows(f"SELECT * FROM {table} WHERE {column} = ?", job_id) for table, column in tables.items()]
+
+
+def test_a_zombie_with_a_whole_answer_does_not_finish_the_job_under_the_worker_that_has_it_now(world: Any) -> None:
+    simulator = world.simulate(tokens_per_second=12, faults=({"fault": {"kind": "barrier", "n": 9}, "after": 1},))
+    config = world.config(simulator, runners=1, lease_ttl=1.0)
+    (job_id,) = world.add_chats(1)
+    zombie = world.start(config)
+    world.until(lambda: world.queue.chunks(job_id), "the first text is on the board")
+    zombie.signal(signal.SIGSTOP)
+    simulator.wait_for(lambda journal: journal[0]["outcome"] == "completed")
+    heir = world.start(config)
+    simulator.wait_for(lambda journal: len(journal) == 2, 30.0)  # the heir's call, which is held
+    before = everything_of(world, job_id)[1:]
+    zombie.signal(signal.SIGCONT)
+    world.add_chats(1)
+    simulator.wait_for(
+        lambda journal: len(journal) == 3, 30.0
+    )  # the zombie is done with its past: it has taken the next job
+    assert everything_of(world, job_id)[1:] == before
+    assert world.rows("SELECT state, attempt, losses FROM llm_jobs WHERE id = ?", job_id) == [("active", 2, 1)]
+    simulator.clear_faults()
+    world.wait_all_ended()
+    assert world.completed() == 2
+    assert [worker.stop() for worker in (heir, zombie)] == [0, 0]
+    world.assert_sound()

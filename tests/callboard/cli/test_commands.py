@@ -189,3 +189,11 @@ def test_completed_work_is_shown_followed_and_counted(cli, provider, here):
     found = json.loads(cli("stats", "--json").out)
     assert (found["calls"], found["calls_without_price"], found["ended_in_last_minute"]["completed"]) == (1, 1, 1)
     assert sum(found["tokens"].values()) == record["tokens"]
+
+
+def test_db_upgrade_makes_a_board_and_then_leaves_it_alone(cli):
+    assert "empty -> " in cli("db", "upgrade").out
+    cli("add", "chat", "--data", "{}")
+    assert "already at " in cli("db", "upgrade").out
+    assert cli("db", "check").code == 0
+    assert json.loads(cli("list", "--json").out)["id"] == 1

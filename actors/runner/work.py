@@ -1,0 +1,146 @@
+"""What a runner has in hand: a job, the calls it has made for it, and what is yet to be written of both. No I/O, no thread, no clock.
+
+a call:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ its handler is answered
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from ...persistence.model import ClaimedJob, Lease, Said
+from ..kernel.timers import TimerToken
+from ..messages import CallRef, Charge, Spawn, Verdict
+from ..providers.model import Request
+from ..settings import Route
+from .dialogue import Dialogue
+from .effects import CallModel, ShowProgress
+from .handlers import Answer, Performance
+
+
+class Stage(Enum):
+    """What a call waits for: its turn, its intent on disk, the provider, its outcome on disk."""
+
+    RESERVING = auto()
+    INTENDING = auto()
+    CALLING = auto()
+    BOOKING = auto()
+
+
+@dataclass(slots=True)
+class Call:
+    """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it."""
+
+    ref: CallRef
+    effect: CallModel
+    answer: Answer
+    route: Route
+    request: Request
+    charge: Charge
+    stage: Stage = Stage.RESERVING
+    call_id: int = 0
+    provider_life: int = 0
+    then: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class Work:
+    """A job in hand.
+
+    `ended`: its handler has. `ending`: its verdict once it has one; `dropped`: its lease is lost, and no verdict may be written;
+    `finishing`: the verdict is with the store. `numbers` counts the calls, `chunk` the pieces of text written. `dialogue`: its conversation,
+    `summary`: what it has summed up of one. `spawn`: the children it is about to leave for.
+    """
+
+    job: ClaimedJob
+    performance: Performance
+    calls: dict[CallRef, Call] = field(default_factory=dict)
+    saves: dict[str, Answer] = field(default_factory=dict)
+    numbers: int = 0
+    steps: set[str] = field(default_factory=set)
+    ended: bool = False
+    ending: Verdict | None = None
+    dropped: bool = False
+    finishing: bool = False
+    deadline: TimerToken | None = None
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    text_size: int = 0
+    text_total: int = 0
+    chunk: int = 0
+    flush: TimerToken | None = None
+    shown: ShowProgress | None = None
+    show: TimerToken | None = None
+    shows_itself: bool = False
+    dialogue: Dialogue | None = None
+    summary: Said | None = None
+    spawn: Spawn | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The right to write about it."""
+        return self.job.lease
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is on its way out: nothing new is begun for it."""
+        return self.dropped or self.ending is not None
+
+    def note_progress(self, progress: ShowProgress) -> None:
+        """What is shown next: never less than before, and the last word said."""
+        shown = self.shown or progress
+        self.shown = ShowProgress(max(progress.percent, shown.percent), progress.message or shown.message)
+
+    def note_text(self, step: str, text: str) -> None:
+        """Keep a piece of an answer until it is written."""
+        self.texts.append((step, text))
+        self.text_size += len(text)
+        self.text_total += len(text)
+
+    def take_chunks(self) -> tuple[tuple[int, str, str], ...]:
+        """The text kept so far as numbered chunks, pieces of one step that follow each other in one."""
+        merged: list[tuple[int, str, str]] = []
+        for step, text in self.texts:
+            if merged and merged[-1][1] == step:
+                merged[-1] = (merged[-1][0], step, merged[-1][2] + text)
+            else:
+                self.chunk += 1
+                merged.append((self.chunk, step, text))
+        self.texts, self.text_size = [], 0
+        return tuple(merged)
+
+
+# --- a runner's own timers ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FlushDue:
+    """Text has waited long enough to be written together."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ShowDue:
+    """Progress may be written again."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class JobTimedOut:
+    """The job has run for as long as it may."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveAgainDue:
+    """The limiter may be there by now."""
+
+    call: CallRef
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerOverdue:
+    """An interrupted handler has had its time to end."""
+
+    lease: Lease

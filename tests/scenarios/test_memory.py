@@ -1,0 +1,61 @@
+"""A solo worker's memory: at most 50 MB, by the kernel's own mark, and nothing loaded that it does not need."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from callboard.actors.settings import LimitSettings
+
+LIMIT_MB = 50
+NEVER_LOADED = ("sqlalchemy", "alembic", "mako", "rich", "pygments", "multiprocessing", "unittest", "pydantic")
+
+
+def peak_mb(worker: Any) -> float:
+    """The most it has ever had resident."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def test_a_worker_imports_no_library_that_it_does_not_need(world: Any) -> None:
+    simulator = world.simulate()
+    worker = world.start(world.config(simulator, profile="solo"), interpreter=("-X", "importtime"))
+    world.add_chats(1)
+    world.wait_all_ended()
+    assert worker.stop() == 0
+    imported = {line.rpartition("|")[2].strip() for line in worker.log if line.startswith("import time:")}
+    assert {"pykka", "httpx", "callboard.actors.store"} <= imported, "the list is not whole"
+    assert imported & {"sqlite3", "pysqlite3"}
+    assert {name for name in imported if name.partition(".")[0] in NEVER_LOADED} == set()
+
+
+def test_a_solo_worker_stays_within_its_memory(world: Any) -> None:
+    simulator = world.simulate()
+    worker = world.start(world.config(simulator, profile="solo"))
+    worker.wait_ready()
+    world.add_chats(150)
+    world.wait_all_ended()
+    assert world.completed() == 150
+    assert peak_mb(worker) <= LIMIT_MB
+    assert worker.stop() == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_solo_worker_stays_within_its_memory_for_a_thousand_jobs_with_streams_retries_and_a_limit(world: Any) -> None:
+    faults = [
+        {"match": {"contains": "3. It"}, "times": 100, "fault": {"kind": "status", "status": 500}},
+        {"match": {"contains": "7. It"}, "times": 100, "fault": {"kind": "cut", "n": 3}},
+    ]
+    simulator = world.simulate(tokens_per_second=2000.0, faults=faults)
+    limits = LimitSettings(concurrency=8)
+    worker = world.start(world.config(simulator, profile="solo", model={"limits": limits}))
+    worker.wait_ready()
+    world.add_chats(1200, max_attempts=1000)
+    world.until(lambda: world.completed() >= 300, "a quarter is done", 300)
+    settled = peak_mb(worker)
+    world.wait_all_ended(500)
+    assert world.completed() == 1200
+    assert peak_mb(worker) <= LIMIT_MB
+    assert peak_mb(worker) - settled <= 2, "it grows with the number of jobs done"
+    assert worker.stop() == 0
+    world.assert_sound()
