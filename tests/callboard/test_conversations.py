@@ -1,5 +1,7 @@
 """Conversations through a real company: what each prompt carried, by the provider's journal, and what the log holds afterwards."""
 
+from itertools import chain
+
 import pytest
 from callboard.actors.runner.context import NoConversationError
 from callboard.actors.settings import RunnerSettings
@@ -25,10 +27,10 @@ def test_each_turn_is_sent_with_all_that_was_said_before(stage):
     assert [stage.done(job).state for job in jobs] == [JobState.COMPLETED] * 3
     turns = [[("user", f"Question {name}."), ("assistant", f"Question {name}.")] for name in NAMES]
     assert prompts(stage) == [
-        [("system", "Be kind."), *sum(turns[:place], []), ("user", f"Question {name}.")]
+        [("system", "Be kind."), *chain(*turns[:place]), ("user", f"Question {name}.")]
         for place, name in enumerate(NAMES)
     ]
-    assert told(talk) == sum(turns, [])
+    assert told(talk) == list(chain(*turns))
     log = talk.messages()
     assert [message.turn for message in log] == [1, 1, 2, 2, 3, 3]
     assert [message.job_id for message in log] == [job.id for job in jobs for _ in range(2)]
@@ -111,7 +113,8 @@ def test_a_long_conversation_is_trimmed_within_its_budget_and_summarised_once(st
         job = stage.queue.add("chat", {"prompt": prompt, "max_output": output}, conversation="c", tag="t")
         assert stage.done(job).state is JobState.COMPLETED, job.error
     summaries = [row for row in stage.queue.list(limit=100) if (row.key or "").startswith("summary:")]
-    assert summaries and {row.tag for row in summaries} == {"t"}, "made by the turns, and charged to them"
+    assert summaries
+    assert {row.tag for row in summaries} == {"t"}, "made by the turns, and charged to them"
     for row in summaries:
         stage.done(stage.queue.get(row.id))
     log = stage.queue.conversation("c").messages()
