@@ -214,7 +214,9 @@ def history(
 def _covers_something(mark: LogMessage) -> bool:
     """Whether a mark is one of ours: what another program wrote there must not stop a worker's claims."""
     content = mark.content
-    covers = content.get("covers") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return False
+    covers = content.get("covers")
     told = mark.role != "summary" or isinstance(content.get("text"), str)
     return told and isinstance(covers, list) and len(covers) == 2 and all(isinstance(place, int) for place in covers)
 

@@ -183,3 +183,21 @@ def test_a_job_in_no_conversation_has_none(stage):
     stage.company({"work": asks})
     job = stage.queue.add("work", {})
     assert stage.done(job).state is JobState.COMPLETED, job.error
+
+
+@pytest.mark.parametrize(
+    "content", ["5", '{"tool_calls":3}', '{"tool_calls":[{"id":"x"}],"text":"y"}', "[1]", '{"text":null}']
+)
+def test_a_log_that_others_wrote_stops_no_worker(stage, content):
+    stage.queue.conversation("c")
+    with stage.queue._writer() as c:
+        for role, text in (("user", '"q"'), ("assistant", content), ("tool", '{"tool_call_id":"x","text":"found"}')):
+            c.script(
+                "INSERT INTO llm_messages (conversation_id, parent_id, turn, role, content, at, tokens) "
+                f"SELECT id, head_id, 1, '{role}', '{text}', 1, -5 FROM llm_conversations"
+            )
+            c.script("UPDATE llm_conversations SET head_id = (SELECT max(id) FROM llm_messages)")
+    stage.company()
+    row = stage.done(stage.queue.add("chat", {"prompt": "And?"}, conversation="c"))
+    assert row.losses == 0
+    assert row.state is JobState.COMPLETED or "which a request cannot carry" in row.reason
