@@ -195,10 +195,11 @@ class TurnMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_parks_for_ever(self) -> None:
-        """After a repair there is exactly one turn in front of each conversation that has live ones."""
+        """When its time has come and after a repair, exactly one turn is in front of each conversation that has live ones."""
         if not hasattr(self, "c"):
             return
         with contextlib.suppress(SimulatedCrashError), self.c.write():
+            claims.promote_due(self.c, self.now + 10_000, 1000)
             flows.repair(self.c, after=0, now=self.now, actor="store")
             wrong = self.c.script("""
                 SELECT conversation_id, sum(state <> 'waiting_children' AND pending = 0) FROM llm_jobs
