@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from .engine import Connection
-from .errors import InvalidJobError
+from .errors import ConversationNotFoundError, InvalidJobError
 from .json_text import dumps, loads, storable
 from .model import ConversationSettings, History, LogMessage, Said
 from .sql import Prepared
@@ -141,10 +141,10 @@ def by_name(c: Connection, name: str) -> ConversationRow | None:
 
 
 def required(c: Connection, name: str) -> ConversationRow:
-    """The conversation. Raises InvalidJobError if there is none of this name."""
+    """The conversation. Raises ConversationNotFoundError."""
     row = by_name(c, checked_name(name))
     if row is None:
-        raise InvalidJobError("conversation", f"there is none called {name!r}")
+        raise ConversationNotFoundError(f"there is no conversation {name!r}")
     return row
 
 

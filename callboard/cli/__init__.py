@@ -26,6 +26,7 @@ class LazyGroup(click.Group):
         "duplicate": ("duplicate:duplicate", "Post a job again."),
         "review": ("review:review", "Decide on jobs whose calls may or may not have been made."),
         "schedule": ("schedule:schedule", "Jobs that recur."),
+        "conversation": ("conversation:conversation", "Read conversations, and branch off from them."),
         "delete": ("delete:delete", "Delete ended jobs."),
         "clean": ("clean:clean", "Delete what ended long ago."),
         "queues": ("queues:queues", "List queues and their jobs by state."),

@@ -19,10 +19,11 @@ PRIORITIES = ("user", "analysis", "background")
 @click.argument("job_type", metavar="TYPE")
 @click.option(
     "--data",
-    required=True,
     metavar="JSON|@FILE|-",
     help='Its data: JSON, a file of it, or stdin. For chat: {"prompt": "..."}.',
 )
+@click.option("--prompt", metavar="TEXT", help="Its prompt, as data.prompt; alone or beside --data.")
+@click.option("--conversation", metavar="NAME", help="Let it be the next turn of this conversation.")
 @click.option("--model", help="An alias, or provider:model. Default: the worker's default model.")
 @click.option(
     "--priority", default="0", metavar="N|NAME", help="Higher runs first; user is 100, analysis 50, background 0."
@@ -57,7 +58,8 @@ PRIORITIES = ("user", "analysis", "background")
 @config_options
 def add(
     job_type: str,
-    data: str,
+    data: str | None,
+    prompt: str | None,
     model: str | None,
     priority: str,
     wait: bool,
@@ -71,7 +73,7 @@ def add(
     config = read_config(config_path, database)
     if not unchecked:
         check_posting(config, job_type, model)
-    body = parse_data(data)
+    body = _body(data, prompt)
     with open_queue(config, create=True) as board:
         job = board.add(job_type, body, model=model, priority=parse_priority(priority), **fields)
         if not (wait or stream):
@@ -89,6 +91,17 @@ def add(
             return 0
         click.echo(f"callboard: job {job.id} {job.state}: {job.row().reason or 'no reason was recorded'}", err=True)
         return 1
+
+
+def _body(data: str | None, prompt: str | None) -> Any:
+    if prompt is None:
+        if data is None:
+            raise InputError("give --data or --prompt", "for example --prompt 'Hello'")
+        return parse_data(data)
+    body = {} if data is None else parse_data(data)
+    if not isinstance(body, dict):
+        raise InputError("--prompt: the data beside it must be a JSON object")
+    return {**body, "prompt": prompt}
 
 
 def parse_data(given: str) -> Any:
