@@ -12,7 +12,7 @@ MODEL ?=
 LIMIT ?=
 YES ?=
 
-.PHONY: help setup demo test check soak bench sql format clean-demo
+.PHONY: help setup demo test check soak bench sql format clean-demo contract-node
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,13 @@ bench: $(STAMP) ## Measure against the targets
 
 sql: $(STAMP) ## Compile persistence/statements into persistence/sql_text.py
 	$(BIN)/python -m callboard.persistence.statements
+
+contract-node: ## Install what the test of the SQL contract from Node needs (Node before 22.5 only)
+	@if node -e "require('node:sqlite')" 2>/dev/null; then \
+	  echo "Node has its own SQLite: nothing to install"; \
+	else \
+	  cd tests/contract && (node -e "new (require('better-sqlite3'))(':memory:')" 2>/dev/null || npm install --silent --no-audit --no-fund --no-package-lock); \
+	fi
 
 format: $(STAMP) ## Put the code into its format
 	$(BIN)/ruff check --fix-only .

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from callboard.persistence.async_queue import AsyncJob, AsyncJobQueue
     from callboard.persistence.errors import (
         CallboardError,
+        ConversationNotFoundError,
         DatabaseError,
         HostTransactionError,
         InvalidJobError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from callboard.persistence.job_queue import JobQueue
     from callboard.persistence.lifecycle import JobState
     from callboard.persistence.model import Chunk, JobInput
+    from callboard.persistence.queue_conversations import Conversation
     from callboard.process import WorkerProcess, spawn
 
 __version__ = "0.1.0"
@@ -56,6 +58,8 @@ __all__ = [
     "Completion",
     "Config",
     "ConfigError",
+    "Conversation",
+    "ConversationNotFoundError",
     "DatabaseError",
     "Event",
     "FlowJob",
@@ -92,6 +96,8 @@ _HOME = {
     "Completion": "actors.providers.model",
     "Config": "config",
     "ConfigError": "config",
+    "Conversation": "persistence.queue_conversations",
+    "ConversationNotFoundError": "persistence.errors",
     "DatabaseError": "persistence.errors",
     "Event": "persistence.events",
     "FlowJob": "persistence.flow_plan",

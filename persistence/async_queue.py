@@ -5,7 +5,7 @@ that waits for a job leaves the job alone. Cancelling one that adds or moves a j
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from pathlib import Path
@@ -93,7 +93,7 @@ class AsyncJob:
             raise WaitTimeoutError(f"job {self.id} is still {await self.state()} after {timeout:g} s")
         return self
 
-    async def stream(self, after: Chunk | None = None, timeout: float | None = None) -> AsyncIterator[Chunk]:  # noqa: ASYNC109  # as Job.stream
+    async def stream(self, after: Chunk | None = None, timeout: float | None = None) -> AsyncGenerator[Chunk, None]:  # noqa: ASYNC109  # as Job.stream
         """Yield the text as it is written, as `Job.stream` does. Raises WaitTimeoutError."""
         place = (after.epoch, after.seq) if after is not None else (-1, -1)
         watch = self.queue.watch
@@ -192,7 +192,7 @@ class AsyncJobQueue:
         job: int | None = None,
         follow: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109  # the same parameter as JobQueue.events has
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Events as `JobQueue.events` gives them; following, it waits without a thread."""
         stream = self.sync.events(after, types=types, states=states, job=job)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout

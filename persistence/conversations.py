@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from .engine import Connection
-from .errors import InvalidJobError
+from .errors import ConversationNotFoundError, InvalidJobError
 from .json_text import dumps, loads, storable
 from .model import ConversationSettings, History, LogMessage, Said
 from .sql import Prepared
@@ -141,10 +141,10 @@ def by_name(c: Connection, name: str) -> ConversationRow | None:
 
 
 def required(c: Connection, name: str) -> ConversationRow:
-    """The conversation. Raises InvalidJobError if there is none of this name."""
+    """The conversation. Raises ConversationNotFoundError."""
     row = by_name(c, checked_name(name))
     if row is None:
-        raise InvalidJobError("conversation", f"there is none called {name!r}")
+        raise ConversationNotFoundError(f"there is no conversation {name!r}")
     return row
 
 
@@ -214,7 +214,9 @@ def history(
 def _covers_something(mark: LogMessage) -> bool:
     """Whether a mark is one of ours: what another program wrote there must not stop a worker's claims."""
     content = mark.content
-    covers = content.get("covers") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return False
+    covers = content.get("covers")
     told = mark.role != "summary" or isinstance(content.get("text"), str)
     return told and isinstance(covers, list) and len(covers) == 2 and all(isinstance(place, int) for place in covers)
 

@@ -18,6 +18,7 @@
     ├─ InvalidJobError               (ValueError) a field of a new job is not acceptable
     ├─ InvalidQueryError             (ValueError) a search cannot be read; its text shows the place
     ├─ JobNotFoundError              (LookupError) no job has this id
+    ├─ ConversationNotFoundError     (LookupError) no conversation has this name
     ├─ JobNotFinishedError           a result was asked of a job that has none yet
     ├─ JobFailedError                a result was asked of a job that failed
     ├─ JobCancelledError             a result was asked of a job that was cancelled
@@ -112,6 +113,10 @@ class InvalidQueryError(CallboardError, ValueError):
 
 class JobNotFoundError(CallboardError, LookupError):
     """No job has this id."""
+
+
+class ConversationNotFoundError(CallboardError, LookupError):
+    """No conversation has this name."""
 
 
 class JobNotFinishedError(CallboardError):

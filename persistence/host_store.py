@@ -30,6 +30,7 @@ _RESULT = Prepared("host_store.RESULT")
 _LEASE = Prepared("host_store.LEASE")
 _CANCEL = Prepared("host_store.CANCEL")
 _RETRY = Prepared("host_store.RETRY")
+_IS_PARKED = Prepared("host_store.IS_PARKED")
 _REVIEWED = Prepared("host_store.REVIEWED")
 _PROMOTE = Prepared("host_store.PROMOTE")
 _DUPLICATE = Prepared("host_store.DUPLICATE")
@@ -163,8 +164,15 @@ def retry(c: Connection, job_id: int, reason: str, now: int) -> bool:
     """
     if c.change(_RETRY, {"job_id": job_id, "reason": reason, "now": now}) != 1:
         return False
-    c.change(_REVIEWED, {"wanted": job_id})
     flows.wait_again(c, job_id, now)
+    return True
+
+
+def retry_parked(c: Connection, job_id: int, reason: str, now: int) -> bool:
+    """Send a parked job back, and let it make the calls again whose outcome is unknown. False if it is not parked."""
+    if not c.run(_IS_PARKED, {"wanted": job_id}) or not retry(c, job_id, reason, now):
+        return False
+    c.change(_REVIEWED, {"wanted": job_id})
     return True
 
 

@@ -9,6 +9,7 @@ from .model import CallRecord, Chunk, JobRow, Transition
 from .watching import looks
 
 if TYPE_CHECKING:
+    from .family import Family
     from .job_queue import JobQueue
 
 
@@ -137,6 +138,10 @@ class Job:
     def dependencies(self) -> "list[Job]":
         """The jobs that this one waits on or has waited on, in the order of its needs; its children included."""
         return [Job(self._queue, row.id, row) for row in self._queue.dependencies(self._id)]
+
+    def family(self, *, limit: int = 500) -> "Family":
+        """The job with everything below it, what it waits on and what it created; about `limit` jobs at most."""
+        return self._queue.family(self._id, limit=limit)
 
     def dependents(self) -> "list[Job]":
         """The jobs that wait on this one or have waited on it, oldest first."""

@@ -167,8 +167,9 @@ class JobQueue(QueueControl, QueueConversations, QueueEvents, QueueFlows, QueueS
     def retry(self, job_id: int, reason: str | None = None) -> bool:
         """Send a failed or cancelled job back to waiting with its counters at zero. Raises JobNotFoundError.
 
-        What its steps completed is not paid for again; a call whose outcome is unknown may now be made again. False if it is neither failed
-        nor cancelled, or if a live job has its `unique` name.
+        What its steps completed is not paid for again. A call whose outcome is unknown is not made again if the job asked to be parked for that
+        (`on_unknown = "park"`): it is parked once more, unless it is sent back by `retry_parked`. False if it is neither failed nor cancelled,
+        or if a live job has its `unique` name.
         """
         return self._move(job_id, store.retry, reason or "sent back by the host")
 
@@ -190,10 +191,14 @@ class JobQueue(QueueControl, QueueConversations, QueueEvents, QueueFlows, QueueS
     def parked(self, limit: int = 100) -> _Rows:
         """Jobs that failed because nobody knows whether a call of theirs was done (`on_unknown = "park"`), newest first.
 
-        Each waits for a person: `retry` makes the call again, at the risk of paying twice; `dismiss` leaves the job failed.
+        Each waits for a person: `retry_parked` makes the call again, at the risk of paying twice; `dismiss` leaves the job failed.
         """
         with self._reader() as connection:
             return store.parked(connection, limit)
+
+    def retry_parked(self, job_id: int, reason: str | None = None) -> bool:
+        """Send a parked job back and let it make its call again; False if it is not parked. Raises JobNotFoundError."""
+        return self._move(job_id, store.retry_parked, reason or "its call may be made again")
 
     def dismiss(self, job_id: int) -> bool:
         """Leave a parked job failed, so that `parked` does not name it any more; False if it is not parked. Raises JobNotFoundError."""

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 class Conversation:
-    """A conversation on the board. Any thread; every look reads the database. Its methods may raise a `DatabaseError`.
+    """A conversation on the board. Any thread; every look reads the database.
+
+    Its methods may raise a `DatabaseError`, and ConversationNotFoundError if it was deleted.
 
     A turn is a job added with `queue.add(..., conversation=name)`. Turns run one at a time, in the order they were added, over any number of
     workers; what a completed turn said is appended to the log in the transaction that completes it, and nothing else is.
@@ -80,16 +82,18 @@ class Conversation:
 class QueueConversations(QueueConnections):
     """The part of `JobQueue` that is about conversations."""
 
-    def conversation(self, name: str, **settings: Any) -> Conversation:
+    def conversation(self, name: str, *, create: bool = True, **settings: Any) -> Conversation:
         """Get or create a conversation. `settings` are those of `ConversationSettings`, and take the place of those it had.
 
-        Without settings, one that exists is only read. Raises InvalidJobError, naming the setting.
+        Without settings, one that exists is only read. Raises InvalidJobError, naming the setting; and ConversationNotFoundError without
+        `create`.
         """
         from . import conversations
 
         with self._reader() as connection:
-            row = None if settings else conversations.by_name(connection, conversations.checked_name(name))
-        if row is None:
+            find = conversations.by_name if create else conversations.required
+            row = find(connection, conversations.checked_name(name))
+        if row is None or settings:
             with self._writer() as connection:
                 row = conversations.open_conversation(connection, name, settings, self.clock())
         return Conversation(self, row.id, row.name)

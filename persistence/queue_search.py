@@ -82,7 +82,7 @@ class QueueSearch(QueueConnections):
         said = reason or "cancelled by the host"
 
         def move(connection: "Connection", ids: list[int], now: int) -> int:
-            return sum(host_store.cancel(connection, job_id, said, now) for job_id in ids)
+            return host_store.cancel_all(connection, ids, said, now)
 
         return self._bulk(query, move, chunk, progress)
 

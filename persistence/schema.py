@@ -437,10 +437,10 @@ def _queue_up(pending: str) -> str:
 
 
 def _pass_on(row: str) -> str:
-    """Who waits on a turn that ends before its time waits on what that one waited on; unless its end is to be theirs as well."""
+    """Who waits on a turn that ends before its own came waits on what that one waited on, whatever its end: it has said nothing."""
     before = f"SELECT depends_on FROM llm_job_edges WHERE job_id = {row}.id AND state = 'open' AND step = '{TURN_STEP}'"
     return f"""UPDATE OR IGNORE llm_job_edges SET depends_on = ({before})
-        WHERE depends_on = {row}.id AND state = 'open' AND step = '{TURN_STEP}' AND policy = 'ignore' AND EXISTS ({before})"""
+        WHERE depends_on = {row}.id AND state = 'open' AND step = '{TURN_STEP}' AND EXISTS ({before})"""
 
 
 def _keep_usage() -> str:

@@ -468,6 +468,11 @@ INSERT INTO llm_job_data (job_id, description, data, options) SELECT :job_id AS 
 FROM llm_job_data
 WHERE llm_job_data.job_id = :wanted
 """,
+    "host_store.IS_PARKED": """
+SELECT llm_jobs.id
+FROM llm_jobs JOIN llm_job_results ON llm_job_results.job_id = llm_jobs.id
+WHERE llm_jobs.id = :wanted AND llm_jobs.state = 'failed' AND json_extract(llm_job_results.error, '$.class') = 'unknown_outcome' AND json_extract(llm_job_results.error, '$.reviewed_at') IS NULL
+""",
     "host_store.JOB_LOG": """
 SELECT llm_job_transitions.id, llm_job_transitions.job_id, llm_job_transitions.from_state, llm_job_transitions.to_state, llm_job_transitions.at, llm_job_transitions.epoch, llm_job_transitions.attempt, llm_job_transitions.actor, llm_job_transitions.reason
 FROM llm_job_transitions
@@ -1158,12 +1163,12 @@ CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.co
     """
 CREATE TRIGGER llm_turns_left AFTER UPDATE OF state ON llm_jobs
         WHEN NEW.conversation_id IS NOT NULL AND (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed') AND NOT (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') BEGIN UPDATE OR IGNORE llm_job_edges SET depends_on = (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn')
-        WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn' AND policy = 'ignore' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn');
+        WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn');
         UPDATE llm_job_edges SET state = 'moot' WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'; END
 """,
     """
 CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation_id IS NOT NULL BEGIN UPDATE OR IGNORE llm_job_edges SET depends_on = (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn')
-        WHERE depends_on = OLD.id AND state = 'open' AND step = '@turn' AND policy = 'ignore' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn'); END
+        WHERE depends_on = OLD.id AND state = 'open' AND step = '@turn' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn'); END
 """,
     """
 CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL

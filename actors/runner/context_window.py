@@ -42,7 +42,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Its tokens, measured or estimated."""
-        return self.tokens if self.tokens is not None else estimate(self.content)
+        return self.tokens if self.tokens is not None and self.tokens > 0 else estimate(self.content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,7 +145,8 @@ def _entry(message: LogMessage) -> Entry:
     content = message.content
     if not isinstance(content, dict):
         return Entry(role=message.role, content=content, tokens=message.tokens, id=message.id)
-    calls = tuple(str(call["id"]) for call in content.get("tool_calls") or ())
+    made = content.get("tool_calls")
+    calls = tuple(str(call.get("id")) for call in made if isinstance(call, dict)) if isinstance(made, list) else ()
     answers = content.get("tool_call_id")
     return Entry(
         role=message.role,

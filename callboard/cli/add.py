@@ -19,16 +19,34 @@ PRIORITIES = ("user", "analysis", "background")
 @click.argument("job_type", metavar="TYPE")
 @click.option(
     "--data",
-    required=True,
     metavar="JSON|@FILE|-",
     help='Its data: JSON, a file of it, or stdin. For chat: {"prompt": "..."}.',
 )
+@click.option("--prompt", metavar="TEXT", help="Its prompt, as data.prompt; alone or beside --data.")
+@click.option("--conversation", metavar="NAME", help="Let it be the next turn of this conversation.")
 @click.option("--model", help="An alias, or provider:model. Default: the worker's default model.")
 @click.option(
     "--priority", default="0", metavar="N|NAME", help="Higher runs first; user is 100, analysis 50, background 0."
 )
 @click.option("--key", help="At most one job ever has this key: adding it again finds that job.")
+@click.option("--unique", metavar="NAME", help="At most one live job has this name: while there is one, find that.")
+@click.option(
+    "--debounce",
+    type=(str, float),
+    metavar="NAME SECONDS",
+    help="Replace the delayed job of this name and push its time back; else a new one, delayed.",
+)
+@click.option(
+    "--throttle",
+    type=(str, float),
+    metavar="NAME SECONDS",
+    help="Within this time after a job of this name was added, find that one.",
+)
 @click.option("--delay", type=click.FloatRange(0), metavar="SECONDS", help="Not before this long from now.")
+@click.option("--queue", default="default", show_default=True, help="The queue it is in.")
+@click.option("--group", help="Jobs of one group take turns with those of others.")
+@click.option("--group-limit", type=click.IntRange(1), metavar="N", help="No more than N of its group are run at once.")
+@click.option("--requires", multiple=True, metavar="TAG", help="What a runner must have; may be given several times.")
 @click.option("--tag", help="What listings and usage can be grouped by.")
 @click.option("--wait", is_flag=True, help="Wait for it to end and print its answer.")
 @click.option("--stream", is_flag=True, help="Print its answer as it is produced.")
@@ -40,7 +58,8 @@ PRIORITIES = ("user", "analysis", "background")
 @config_options
 def add(
     job_type: str,
-    data: str,
+    data: str | None,
+    prompt: str | None,
     model: str | None,
     priority: str,
     wait: bool,
@@ -53,10 +72,10 @@ def add(
     """Post a job; its id is printed on stdout (with --wait or --stream: its answer, the id on stderr)."""
     config = read_config(config_path, database)
     if not unchecked:
-        _check(config, job_type, model)
-    body = parse_data(data)
-    with open_queue(config, create=True) as queue:
-        job = queue.add(job_type, body, model=model, priority=_priority(priority), **fields)
+        check_posting(config, job_type, model)
+    body = _body(data, prompt)
+    with open_queue(config, create=True) as board:
+        job = board.add(job_type, body, model=model, priority=parse_priority(priority), **fields)
         if not (wait or stream):
             click.echo(job.id)
             return 0
@@ -72,6 +91,17 @@ def add(
             return 0
         click.echo(f"callboard: job {job.id} {job.state}: {job.row().reason or 'no reason was recorded'}", err=True)
         return 1
+
+
+def _body(data: str | None, prompt: str | None) -> Any:
+    if prompt is None:
+        if data is None:
+            raise InputError("give --data or --prompt", "for example --prompt 'Hello'")
+        return parse_data(data)
+    body = {} if data is None else parse_data(data)
+    if not isinstance(body, dict):
+        raise InputError("--prompt: the data beside it must be a JSON object")
+    return {**body, "prompt": prompt}
 
 
 def parse_data(given: str) -> Any:
@@ -96,7 +126,8 @@ def parse_data(given: str) -> Any:
         ) from error
 
 
-def _priority(given: str) -> int | str:
+def parse_priority(given: str) -> int | str:
+    """Read a priority: a whole number or a name. Raises InputError."""
     if given in PRIORITIES:
         return given
     try:
@@ -107,7 +138,8 @@ def _priority(given: str) -> int | str:
         ) from None
 
 
-def _check(config: Config, job_type: str, model: str | None) -> None:
+def check_posting(config: Config, job_type: str, model: str | None) -> None:
+    """Refuse a type or model that this configuration does not know. Raises InputError or ConfigError."""
     known = ["chat", *config.handlers]
     if job_type not in known:
         raise InputError(

@@ -8,11 +8,16 @@ from .options import config_options, open_queue, read_config
 
 @click.command()
 @click.argument("ids", metavar="[ID]...", type=int, nargs=-1)
+@click.option("--tree", is_flag=True, help="With all they created, and all that only they and that wait on.")
 @where_options
 @config_options
-def cancel(ids: tuple[int, ...], where: str | None, yes: bool, config_path: str | None, database: str | None) -> int:
+def cancel(
+    ids: tuple[int, ...], tree: bool, where: str | None, yes: bool, config_path: str | None, database: str | None
+) -> int:
     """Cancel jobs; a running call is aborted within a moment. Exit code 1 if one had already ended or does not exist."""
     check_targets(ids, where)
+    if tree and where is not None:
+        raise click.UsageError("--tree takes ids, not --where")
     config = read_config(config_path, database)
     from callboard.persistence.errors import JobNotFoundError
 
@@ -35,7 +40,9 @@ def cancel(ids: tuple[int, ...], where: str | None, yes: bool, config_path: str 
                 failures += 1
                 click.echo(f"callboard: {error}", err=True)
                 continue
-            if job.cancel():
+            if tree and (count := queue.cancel_tree(job_id)):
+                click.echo(f"{job_id} cancelled with its tree: {count} jobs")
+            elif not tree and job.cancel():
                 click.echo(f"{job_id} cancelled")
             else:
                 failures += 1

@@ -28,19 +28,27 @@ def upgrade(config_path: str | None, database: str | None) -> None:
 
 
 @db.command()
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Set right the kept counters that are wrong, if any; nobody can write while it counts.",
+)
 @json_option
 @config_options
-def check(as_json: bool, config_path: str | None, database: str | None) -> int:
-    """Read the whole database and say what is wrong with it. Exit code 1 if something is."""
+def check(repair: bool, as_json: bool, config_path: str | None, database: str | None) -> int:
+    """Read the whole database and say what is wrong with it. Exit code 1 if something is (with --repair: if something still is)."""
     config = read_config(config_path, database)
     with open_queue(config) as queue:
+        repaired = queue.repair() if repair else 0
         problems = queue.check()
         name = queue.name
     if as_json:
-        click.echo(json_line({"database": name, "problems": problems}))
+        click.echo(json_line({"database": name, "problems": problems, "repaired": repaired}))
     else:
         for problem in problems:
             click.echo(problem)
+        if repaired:
+            click.echo(f"callboard: {name}: {repaired} counters were set right", err=True)
         click.echo(
             f"callboard: {name}: {len(problems)} problems" if problems else f"callboard: {name}: sound", err=True
         )

@@ -26,6 +26,7 @@ def show(job_id: int, as_json: bool, config_path: str | None, database: str | No
 
 
 def _print_json(job: "Job") -> None:
+    from .family import family_json
     from .records import call_json, row_json, transition_json
     from .text import json_line
 
@@ -37,6 +38,8 @@ def _print_json(job: "Job") -> None:
         "data": job.data,
         "result": job.result if row.state == "completed" else None,
         "error": job.error,
+        "family": family_json(job.family()),
+        "needed_by": [{"id": one.id, "state": str(one.state)} for one in job.dependents()],
         "transitions": [transition_json(transition) for transition in job.transitions()],
         "calls": [call_json(call) for call in job.calls()],
     }
@@ -45,6 +48,7 @@ def _print_json(job: "Job") -> None:
 
 def _print_report(job: "Job") -> None:
     from .display import console, print_table, state_cell
+    from .family import family_lines
     from .follow import answer_text
     from .records import call_tokens, now_ms, took
     from .text import count, duration, json_line, moment, money, one_line, plain
@@ -60,6 +64,17 @@ def _print_report(job: "Job") -> None:
     tries = f"attempt {row.attempt}; failures {row.failures} of {row.max_attempts}, losses {row.losses}, deferrals {row.deferrals}"
     progress = f"; progress {row.progress}%" + (f" {plain(row.progress_message)}" if row.progress_message else "")
     out.print(f"{tries}{progress}; took {took(row, now_ms())}\n")
+    family = job.family()
+    if family.below:
+        out.print("what it waits on and what it created:")
+        for depth, line, state in family_lines(family):
+            out.print("  " * depth + line + " ", state_cell(state), sep="")
+        out.print()
+    needed_by = job.dependents()
+    if needed_by:
+        told = ", ".join(f"job {one.id} ({one.state})" for one in needed_by[:10])
+        more = f" and {len(needed_by) - 10} more" if len(needed_by) > 10 else ""
+        out.print(f"needed by {told}{more}\n")
     print_table(
         [("at", "left"), ("from", "left"), ("to", "left"), ("epoch", "right"), ("by", "left"), ("reason", "left")],
         [

@@ -174,6 +174,11 @@ PARKED = (
     .limit(up_to("limit"))
     .offset(NO_OFFSET)
 )
+IS_PARKED = (
+    select(jobs.c.id)
+    .join(job_results, job_results.c.job_id == jobs.c.id)
+    .where(jobs.c.id == bindparam("wanted"), jobs.c.state == lit("failed"), *_undecided)
+)
 DISMISS = (
     update(job_results)
     .where(

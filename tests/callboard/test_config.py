@@ -229,3 +229,20 @@ def test_importing_the_configuration_loads_nothing_heavy():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_groups_of_runners_must_fit_into_the_pool(tmp_path):
+    path = tmp_path / "groups.toml"
+    text = (
+        '[claims]\ntags = ["eu"]\n[groups.gpu]\nrunners = 3\ntags = ["gpu"]\ntypes = ["ocr"]\n[runners]\nmax = {most}\n'
+    )
+    path.write_text(text.replace("{most}", "3"))
+    config = load_config(path, env={})
+    assert config.groups["gpu"].tags == ("gpu",)
+    assert config.claims.tags == ("eu",)
+    path.write_text(text.replace("{most}", "2"))
+    with pytest.raises(ConfigError, match=r"groups: the groups have 3 runners together, more than runners\.max"):
+        load_config(path, env={})
+    path.write_text(text.replace("{most}", "3").replace("runners = 3", "runners = 0"))
+    with pytest.raises(ConfigError, match=r"groups\.gpu\.runners: expected a whole number of at least 1"):
+        load_config(path, env={})

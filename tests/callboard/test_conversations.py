@@ -1,5 +1,7 @@
 """Conversations through a real company: what each prompt carried, by the provider's journal, and what the log holds afterwards."""
 
+from itertools import chain
+
 import pytest
 from callboard.actors.runner.context import NoConversationError
 from callboard.actors.settings import RunnerSettings
@@ -25,10 +27,10 @@ def test_each_turn_is_sent_with_all_that_was_said_before(stage):
     assert [stage.done(job).state for job in jobs] == [JobState.COMPLETED] * 3
     turns = [[("user", f"Question {name}."), ("assistant", f"Question {name}.")] for name in NAMES]
     assert prompts(stage) == [
-        [("system", "Be kind."), *sum(turns[:place], []), ("user", f"Question {name}.")]
+        [("system", "Be kind."), *chain(*turns[:place]), ("user", f"Question {name}.")]
         for place, name in enumerate(NAMES)
     ]
-    assert told(talk) == sum(turns, [])
+    assert told(talk) == list(chain(*turns))
     log = talk.messages()
     assert [message.turn for message in log] == [1, 1, 2, 2, 3, 3]
     assert [message.job_id for message in log] == [job.id for job in jobs for _ in range(2)]
@@ -111,7 +113,8 @@ def test_a_long_conversation_is_trimmed_within_its_budget_and_summarised_once(st
         job = stage.queue.add("chat", {"prompt": prompt, "max_output": output}, conversation="c", tag="t")
         assert stage.done(job).state is JobState.COMPLETED, job.error
     summaries = [row for row in stage.queue.list(limit=100) if (row.key or "").startswith("summary:")]
-    assert summaries and {row.tag for row in summaries} == {"t"}, "made by the turns, and charged to them"
+    assert summaries
+    assert {row.tag for row in summaries} == {"t"}, "made by the turns, and charged to them"
     for row in summaries:
         stage.done(stage.queue.get(row.id))
     log = stage.queue.conversation("c").messages()
@@ -180,3 +183,21 @@ def test_a_job_in_no_conversation_has_none(stage):
     stage.company({"work": asks})
     job = stage.queue.add("work", {})
     assert stage.done(job).state is JobState.COMPLETED, job.error
+
+
+@pytest.mark.parametrize(
+    "content", ["5", '{"tool_calls":3}', '{"tool_calls":[{"id":"x"}],"text":"y"}', "[1]", '{"text":null}']
+)
+def test_a_log_that_others_wrote_stops_no_worker(stage, content):
+    stage.queue.conversation("c")
+    with stage.queue._writer() as c:
+        for role, text in (("user", '"q"'), ("assistant", content), ("tool", '{"tool_call_id":"x","text":"found"}')):
+            c.script(
+                "INSERT INTO llm_messages (conversation_id, parent_id, turn, role, content, at, tokens) "
+                f"SELECT id, head_id, 1, '{role}', '{text}', 1, -5 FROM llm_conversations"
+            )
+            c.script("UPDATE llm_conversations SET head_id = (SELECT max(id) FROM llm_messages)")
+    stage.company()
+    row = stage.done(stage.queue.add("chat", {"prompt": "And?"}, conversation="c"))
+    assert row.losses == 0
+    assert row.state is JobState.COMPLETED or "which a request cannot carry" in row.reason

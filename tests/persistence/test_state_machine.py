@@ -5,18 +5,19 @@ The model knows only what is promised: who may write, where a job is, and its co
 
 import contextlib
 import dataclasses
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from callboard.persistence import claims, host_store, job_store, queues
+from callboard.persistence import claims, host_store, job_store, queues, retention
 from callboard.persistence.engine import open_database
 from callboard.persistence.lifecycle import TERMINAL_STATES, JobState, is_legal
 from callboard.persistence.model import Lease
 from callboard.persistence.new_job import NewJob, rows_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 OWNERS = ("worker-a", "worker-b")
 LEASE_MS = 1000
@@ -42,6 +43,10 @@ class Model:
     group: str | None = None
     group_limit: int | None = None
     results: list[Any] = field(default_factory=list)
+    name: str | None = None
+    created_at: int = 0
+    ended_at: int | None = None
+    data: Any = None
 
 
 class SimulatedCrashError(Exception):
@@ -70,11 +75,12 @@ class BoardMachine(RuleBasedStateMachine):
             self.database.close()
 
     def holds(self, lease: Lease) -> bool:
-        job = self.jobs[lease.job_id]
-        return job.state == JobState.ACTIVE and job.epoch == lease.epoch
+        job = self.jobs.get(lease.job_id)  # None: it is deleted
+        return job is not None and job.state == JobState.ACTIVE and job.epoch == lease.epoch
 
     def ends(self, job: Model, state: JobState) -> None:
         job.state, job.owner, job.alone, job.run_at = state, None, False, None
+        job.ended_at = self.now if state in TERMINAL_STATES else None
 
     @rule(
         max_attempts=st.integers(1, 3),
@@ -100,8 +106,48 @@ class BoardMachine(RuleBasedStateMachine):
             state = JobState.DELAYED if delay else JobState.WAITING
             due = self.now + delay * 1000 if delay else None
             self.jobs[job_id] = Model(state, max_attempts, run_at=due, priority=priority, group=name, group_limit=limit)
+            self.jobs[job_id].data = {}
         else:
             assert key is not None
+
+    @rule(kind=st.sampled_from(["unique", "debounce", "throttle"]), number=st.integers())
+    def add_named(self, kind: str, number: int) -> None:
+        fields: dict[str, Any] = {"unique": "x"} if kind == "unique" else {kind: ("x", 0.7)}
+        name = "x" if kind == "unique" else f"{kind}:x"
+        named = {job_id: job for job_id, job in self.jobs.items() if job.name == name}
+        live = {job_id: job for job_id, job in named.items() if job.state not in TERMINAL_STATES}
+        assert len(live) <= 1
+        match kind:
+            case "unique":
+                there = set(live)
+            case "debounce":
+                there = {i for i, job in live.items() if job.state == JobState.DELAYED and job.epoch == 0}
+            case _:
+                newest = max(named, default=0)
+                there = {newest} if named and self.now - named[newest].created_at < 700 else set()
+        row, data = rows_of(NewJob(type="chat", data={"n": number}, **fields), self.now)
+        with self.c.write():
+            job_id = host_store.add(self.c, row, data)
+        if there:
+            assert {job_id} == there
+        else:
+            assert job_id not in self.jobs
+            for job in live.values():
+                job.name = None
+            state = JobState.DELAYED if kind == "debounce" else JobState.WAITING
+            self.jobs[job_id] = Model(state, 3, name=name, created_at=self.now, data={"n": number})
+        if kind == "debounce":
+            self.jobs[job_id].run_at = self.now + 700
+            self.jobs[job_id].data = {"n": number}
+
+    @rule(age=st.sampled_from([0, 500, 2500]))
+    def prune(self, age: int) -> None:
+        before = self.now - age
+        old = {i for i, job in self.jobs.items() if job.ended_at is not None and job.ended_at < before}
+        with self.c.write():
+            assert retention.prune(self.c, before) == len(old)
+        for job_id in old:
+            del self.jobs[job_id]
 
     @rule(
         target=leases,
@@ -256,13 +302,32 @@ class BoardMachine(RuleBasedStateMachine):
             if job.state == JobState.DELAYED and job.run_at is not None and job.run_at <= self.now:
                 job.state, job.run_at = JobState.WAITING, None
 
-    @rule(data=st.data(), back=st.booleans())
-    def host_moves(self, data: st.DataObject, back: bool) -> None:
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), move=st.sampled_from(["send_back", "cancel", "promote_one", "duplicate"]))
+    def host_moves(self, data: st.DataObject, move: str) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
-        if back:
-            self.send_back(job_id, self.jobs[job_id])
-        else:
-            self.cancel(job_id, self.jobs[job_id])
+        getattr(self, move)(job_id, self.jobs[job_id])
+
+    def promote_one(self, job_id: int, job: Model) -> None:
+        with self.c.write():
+            promoted = host_store.promote(self.c, job_id, "now", self.now)
+        assert promoted == (job.state == JobState.DELAYED)
+        if promoted:
+            job.state, job.run_at = JobState.WAITING, None
+
+    def duplicate(self, job_id: int, job: Model) -> None:
+        with self.c.write():
+            made = host_store.duplicate(self.c, job_id, self.now)
+        assert made is not None
+        assert made not in self.jobs
+        self.jobs[made] = Model(
+            JobState.WAITING,
+            job.max_attempts,
+            priority=job.priority,
+            group=job.group,
+            group_limit=job.group_limit,
+            data=job.data,
+        )
 
     def cancel(self, job_id: int, job: Model) -> None:
         with self.c.write():
@@ -276,9 +341,13 @@ class BoardMachine(RuleBasedStateMachine):
     def send_back(self, job_id: int, job: Model) -> None:
         with self.c.write():
             sent = host_store.retry(self.c, job_id, "again", self.now)
-        assert sent == (job.state in {JobState.FAILED, JobState.CANCELLED})
+        taken = job.name is not None and any(
+            other.name == job.name and other.state not in TERMINAL_STATES for other in self.jobs.values()
+        )
+        assert sent == (job.state in {JobState.FAILED, JobState.CANCELLED} and not (taken and job.name == "x"))
         if sent:
-            job.state, job.failures, job.losses = JobState.WAITING, 0, 0
+            job.state, job.failures, job.losses, job.ended_at = JobState.WAITING, 0, 0, None
+            job.name = None if taken else job.name
             job.epoch += 1
 
     @rule(lease=leases, owner=st.sampled_from(OWNERS))
@@ -308,12 +377,15 @@ class BoardMachine(RuleBasedStateMachine):
         if not hasattr(self, "c"):
             return
         rows = self.c.script(
-            "SELECT id, state, lease_epoch, lease_owner, failures, losses, deferrals, run_at FROM llm_jobs ORDER BY id"
+            "SELECT id, state, lease_epoch, lease_owner, failures, losses, deferrals, run_at, unique_key, finished_at, data "
+            "FROM llm_jobs JOIN llm_job_data ON job_id = id ORDER BY id"
         )
         assert [row[0] for row in rows] == sorted(self.jobs)
         for job_id, *found in rows:
             job = self.jobs[job_id]
-            assert found == [job.state, job.epoch, job.owner, job.failures, job.losses, job.deferrals, job.run_at]
+            counters = [job.failures, job.losses, job.deferrals]
+            found[-1] = json.loads(found[-1])
+            assert found == [job.state, job.epoch, job.owner, *counters, job.run_at, job.name, job.ended_at, job.data]
             assert job.epoch >= self.epochs.get(job_id, 0)
             self.epochs[job_id] = job.epoch
 

@@ -248,6 +248,13 @@ CREATE INDEX llm_messages_conversation ON llm_messages (conversation_id, id)
 CREATE INDEX llm_job_edges_on ON llm_job_edges (depends_on, state)
     """,
     """
+CREATE VIEW llm_inbox AS
+        SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
+            job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options
+        FROM llm_jobs AS job JOIN llm_job_data AS body ON body.job_id = job.id
+        LEFT JOIN llm_conversations AS conversation ON conversation.id = job.conversation_id
+    """,
+    """
 CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
         BEGIN INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES (NEW.id, NULL, CASE WHEN (NEW.state = 'delayed' OR NEW.state = 'waiting' OR NEW.state = 'waiting_children') THEN NEW.state
         ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
@@ -325,23 +332,16 @@ CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.co
     """
 CREATE TRIGGER llm_turns_left AFTER UPDATE OF state ON llm_jobs
         WHEN NEW.conversation_id IS NOT NULL AND (NEW.state = 'cancelled' OR NEW.state = 'completed' OR NEW.state = 'failed') AND NOT (OLD.state = 'cancelled' OR OLD.state = 'completed' OR OLD.state = 'failed') BEGIN UPDATE OR IGNORE llm_job_edges SET depends_on = (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn')
-        WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn' AND policy = 'ignore' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn');
+        WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn');
         UPDATE llm_job_edges SET state = 'moot' WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'; END
     """,
     """
 CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation_id IS NOT NULL BEGIN UPDATE OR IGNORE llm_job_edges SET depends_on = (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn')
-        WHERE depends_on = OLD.id AND state = 'open' AND step = '@turn' AND policy = 'ignore' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn'); END
+        WHERE depends_on = OLD.id AND state = 'open' AND step = '@turn' AND EXISTS (SELECT depends_on FROM llm_job_edges WHERE job_id = OLD.id AND state = 'open' AND step = '@turn'); END
     """,
     """
 CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END
-    """,
-    """
-CREATE VIEW llm_inbox AS
-        SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
-            job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options
-        FROM llm_jobs AS job JOIN llm_job_data AS body ON body.job_id = job.id
-        LEFT JOIN llm_conversations AS conversation ON conversation.id = job.conversation_id
     """,
     """
 CREATE TRIGGER llm_inbox_added INSTEAD OF INSERT ON llm_inbox

@@ -48,7 +48,7 @@ def raised(error):
         secret_value = "not to be told"  # noqa: F841
         raise error
     except BaseException as caught:
-        return verdict_of(caught, run_at_ms=77)
+        return verdict_of(caught, lambda error, reason: RetryLater(error, 77, reason))
 
 
 def test_bad_data_and_calls_that_no_retry_heals_are_final():
