@@ -54,7 +54,10 @@ def test_what_nobody_here_can_run_is_named_with_the_reason():
 def test_lanes_of_one_key_share_its_allowance_and_other_keys_do_not_feel_it():
     allowances = {"acme/s": Allowance(3, NOW + 1), "other": Allowance(0, NOW + 1)}
     made = plan(lane(model="small"), lane(model="small-again"), lane(model="large"), allowances=allowances)
-    assert made.quotas == {"default|chat|small": 3, "default|chat|large": 4}
+    assert made.quotas == {"default|chat|small": 3, "default|chat|small-again": 3, "default|chat|large": 4}
+    assert (
+        made.keys["default|chat|small"] == made.keys["default|chat|small-again"]
+    )  # so the claim takes three of both together
 
 
 def test_a_held_key_is_left_out_until_its_hold_has_passed():
@@ -79,9 +82,10 @@ def test_a_plan_never_promises_more_than_there_is(lanes, slots, allowances):
     assert all(0 < quota <= slots for quota in made.quotas.values())
     assert set(made.quotas).isdisjoint(made.unroutable)
     assert set(made.quotas) | set(made.unroutable) <= {one.lane for one in lanes}
-    for key, allowance in allowances.items():
-        asked = sum(quota for name, quota in made.quotas.items() if made.keys.get(name) == key)
-        assert allowance.until_ms <= NOW or asked <= allowance.left
+    for key, allowance in allowances.items():  # the lanes of a key have their quota, the same number, together
+        together = {quota for name, quota in made.quotas.items() if made.keys.get(name) == key}
+        assert len(together) <= 1
+        assert allowance.until_ms <= NOW or all(quota <= allowance.left for quota in together)
 
 
 # -- the pool -------------------------------------------------------------------------------------------------------------

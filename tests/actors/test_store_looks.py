@@ -11,7 +11,16 @@ import pytest
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.simulation import SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
-from callboard.actors.messages import DISPATCHER, STORE, ClaimJobs, Complete, FinishJob, JobsClaimed, RetryLater
+from callboard.actors.messages import (
+    DISPATCHER,
+    STORE,
+    ClaimJobs,
+    ClaimPart,
+    Complete,
+    FinishJob,
+    JobsClaimed,
+    RetryLater,
+)
 from callboard.actors.store import TRY_AGAIN, StoreActor
 from callboard.persistence.board import WorkerBoard
 from callboard.persistence.errors import DatabaseBusyError
@@ -19,7 +28,7 @@ from callboard.persistence.model import ClaimedJob
 
 from callboard import JobQueue
 
-A, B = "default|a|", "default|b|"
+A, B = "default|a||", "default|b||"
 
 
 class Keeper(Actor):
@@ -56,7 +65,17 @@ class Desk:
     def look(self, slots: int = 1, *lanes: str) -> JobsClaimed:
         self.numbers += 1
         quotas = dict.fromkeys(lanes or (A, B), slots)
-        order = ClaimJobs(reply_to=DISPATCHER, number=self.numbers, slots=slots, quotas=quotas, alone=False, force=True)
+        parts = (ClaimPart("all", slots, tuple(quotas)),)
+        order = ClaimJobs(
+            reply_to=DISPATCHER,
+            number=self.numbers,
+            slots=slots,
+            quotas=quotas,
+            keys={},
+            parts=parts,
+            alone=False,
+            force=True,
+        )
         self.system.tell(STORE, order)
         self.simulation.run_until_idle()
         claimed = self.kept.pop()
@@ -91,7 +110,7 @@ def test_while_claims_are_filled_and_nobody_else_commits_the_statements_are_few(
     desk.look()
     seen: list[str] = []
     desk.connection._driver.set_trace_callback(seen.append)
-    (job,) = desk.look().jobs
+    ((_, job),) = desk.look().jobs
     desk.finish(job, Complete({}))
     desk.look()
     desk.connection._driver.set_trace_callback(None)
@@ -114,14 +133,14 @@ def test_a_look_that_finds_too_little_counts_the_lanes_anew(desk: Desk) -> None:
 
 def test_our_own_retries_fall_due(desk: Desk) -> None:
     desk.queue.add_many([{"type": "a"}] * 4)
-    (job,) = desk.look().jobs
+    ((_, job),) = desk.look().jobs
     due = desk.simulation.clock.now_ms() + 2000
     desk.finish(job, RetryLater({"class": "server"}, due, "again"))
     assert desk.look().next_due_ms == due
     desk.simulation.advance(1.9)
-    assert desk.look().jobs[0].id != job.id
+    assert desk.look().jobs[0][1].id != job.id
     desk.simulation.advance(0.2)
-    assert job.id in {claimed.id for claimed in desk.look(4).jobs}
+    assert job.id in {claimed.id for _, claimed in desk.look(4).jobs}
 
 
 def test_what_a_look_did_in_a_transaction_that_failed_is_done_again(
@@ -139,9 +158,18 @@ def test_what_a_look_did_in_a_transaction_that_failed_is_done_again(
 
     monkeypatch.setattr(desk.connection, "_commit", refuse)
     desk.numbers += 1
-    order = ClaimJobs(reply_to=DISPATCHER, number=desk.numbers, slots=1, quotas={A: 1}, alone=False, force=True)
+    order = ClaimJobs(
+        reply_to=DISPATCHER,
+        number=desk.numbers,
+        slots=1,
+        quotas={A: 1},
+        keys={},
+        parts=(ClaimPart("all", 1, (A, B)),),
+        alone=False,
+        force=True,
+    )
     desk.system.tell(STORE, order)
     desk.simulation.run_until_idle()
     desk.simulation.advance(TRY_AGAIN + 0.1)
     claimed = [message for message in desk.kept if isinstance(message, JobsClaimed)]
-    assert [found.id for found in claimed[-1].jobs] == [job.id]
+    assert [found.id for _, found in claimed[-1].jobs] == [job.id]

@@ -144,7 +144,7 @@ def test_a_damaged_board(path, url):
     ("version", "error", "advice"),
     [
         ("0000", errors.DatabaseTooOldError, "callboard db upgrade"),
-        ("0002", errors.DatabaseTooNewError, "upgrade callboard"),
+        ("9000", errors.DatabaseTooNewError, "upgrade callboard"),
         ("f00d", errors.DatabaseTooNewError, "upgrade callboard"),
     ],
 )
