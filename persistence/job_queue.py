@@ -37,6 +37,12 @@ else:
 
     store = _Store()
 
+_SLICE = 100
+_WRITE_S = 0.03
+"""Seconds after which a bulk addition lets others write."""
+_BREATH_S = 0.002
+
+_Numbers = list[int]
 _Rows = list[JobRow]  # `list` is a method below
 
 
@@ -131,10 +137,11 @@ class JobQueue(QueueControl, QueueConversations, QueueEvents, QueueFlows, QueueS
     ) -> list[int]:
         """Add many jobs, each a `NewJob` or a mapping of its fields; their ids in the order given. Keys and names mean what they do in `add`.
 
-        Every `chunk` of them is one short transaction: if a job is refused (InvalidJobError, its field told as `jobs[7].data`), the chunks
-        before it have been added. With a `connection` all of them are part of the host's transaction, as in `add`.
+        They are added in short transactions of at most `chunk` jobs, fewer where the machine is slow, so that other writers never wait long. If
+        a job is refused (InvalidJobError, its field told as `jobs[7].data`), the chunks before it have been added. With a `connection` all
+        of them are part of the host's transaction, as in `add`.
 
-        `progress(done, total)` is called after each chunk; the total is None if `jobs` does not know its length.
+        `progress(done, total)` is called after each transaction; the total is None if `jobs` does not know its length.
         """
         total = len(jobs) if isinstance(jobs, Sized) else None
         ids: list[int] = []
@@ -147,10 +154,23 @@ class JobQueue(QueueControl, QueueConversations, QueueEvents, QueueFlows, QueueS
                     rows.append(rows_of(as_new_job(given), now))
                 except InvalidJobError as error:
                     raise InvalidJobError(f"jobs[{place}].{error.field}", error.problem) from error
-            with self._writer_in(connection) as c:
-                ids += store.add_many(c, rows)
-            if progress is not None:
-                progress(len(ids), total)
+            while rows:
+                with self._writer_in(connection) as c:
+                    added = self._add_for_a_while(c, rows)
+                ids += added
+                rows = rows[len(added) :]
+                if progress is not None:
+                    progress(len(ids), total)
+                if rows:
+                    self.sleep(_BREATH_S)  # or we would take the lock again before anybody else looks
+        return ids
+
+    def _add_for_a_while(self, c: "Connection", rows: "Sequence[tuple[dict[str, Any], dict[str, Any]]]") -> "_Numbers":
+        """The first of these rows, as many as can be added while others wait; at least some."""
+        until = self.monotonic() + _WRITE_S
+        ids: list[int] = []
+        while len(ids) < len(rows) and (not ids or self.monotonic() < until):
+            ids += store.add_many(c, rows[len(ids) : len(ids) + _SLICE])
         return ids
 
     # --- moving

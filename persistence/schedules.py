@@ -30,6 +30,8 @@ _REARM = Prepared("schedules.REARM")
 
 CATCH_UP_LIMIT = 100
 """Missed occurrences of one schedule that are made up for in one pass; the others come with the next."""
+PASS_LIMIT = 200
+"""Occurrences after which a pass ends, so that it is a short transaction."""
 _UNREADABLE = (InvalidJobError, DatabaseRefusedError, TypeError, ValueError, OverflowError)
 
 
@@ -119,6 +121,8 @@ def fire_due(c: Connection, now: int, *, limit: int = 50) -> int:
     """
     fired = 0
     for row in c.run(_DUE, {"now": now, "limit": limit}):
+        if fired >= PASS_LIMIT:
+            break
         name = row[0]
         try:
             fired += _fire(c, _schedule(row), now)

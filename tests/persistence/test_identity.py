@@ -1,5 +1,6 @@
 """One key one job, one name one live job, the last word, the first word: also when processes race."""
 
+import itertools
 import multiprocessing
 import sqlite3
 
@@ -143,6 +144,17 @@ def test_bulk_tells_its_progress(board):
     told.clear()
     board.queue.add_many(({"type": "chat"} for _ in range(3)), progress=lambda *args: told.append(args))
     assert told == [(3, None)]
+
+
+def test_bulk_lets_others_write_where_the_machine_is_slow(board):
+    ticks = itertools.count()
+    told, rests = [], []
+    board.queue.monotonic = lambda: next(ticks) * 0.02
+    board.queue.sleep = rests.append
+    ids = board.queue.add_many([{"type": "chat"}] * 1000, progress=lambda done, _: told.append(done))
+    assert told == [200, 400, 600, 800, 1000]
+    assert len(rests) == 4
+    assert len(set(ids)) == 1000
 
 
 def _race(path, barrier, results, name):

@@ -10,8 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from callboard.persistence import claims, host_store, job_store, queues, retention
+from callboard.persistence import claims, events, host_store, job_store, queues, retention
 from callboard.persistence.engine import open_database
+from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.lifecycle import TERMINAL_STATES, JobState, is_legal
 from callboard.persistence.model import Lease
 from callboard.persistence.new_job import NewJob, rows_of
@@ -64,6 +65,8 @@ class BoardMachine(RuleBasedStateMachine):
         self.jobs: dict[int, Model] = {}
         self.epochs: dict[int, int] = {}
         self.paused = False
+        self.queue = JobQueue(self.database, clock=lambda: self.now)
+        self.told: list[events.Event] = []
 
         for _ in range(2):
             self.add(max_attempts=2, delay=0, key=None)
@@ -349,6 +352,44 @@ class BoardMachine(RuleBasedStateMachine):
             job.state, job.failures, job.losses, job.ended_at = JobState.WAITING, 0, 0, None
             job.name = None if taken else job.name
             job.epoch += 1
+
+    @rule(query=st.sampled_from(["priority:7", "-priority:7", "group:g,h", "losses:>0"]))
+    def cancel_all(self, query: str) -> None:
+        meant = {i: job for i, job in self.described(query) if job.state not in TERMINAL_STATES}
+        assert self.queue.cancel_where(query, chunk=2) == len(meant)
+        for job in meant.values():
+            job.epoch += job.state == JobState.ACTIVE
+            job.held_until = 0
+            self.ends(job, JobState.CANCELLED)
+
+    @rule(query=st.sampled_from(["priority:7", "-priority:7", "group:g,h", "losses:>0"]))
+    def delete_all(self, query: str) -> None:
+        gone = [i for i, job in self.described(query) if job.state in TERMINAL_STATES]
+        assert self.queue.delete_where(query, chunk=2) == len(gone)
+        for job_id in gone:
+            del self.jobs[job_id]
+
+    def described(self, query: str) -> list[tuple[int, Model]]:
+        def meets(job: Model) -> bool:
+            match query:
+                case "group:g,h":
+                    return job.group is not None
+                case "losses:>0":
+                    return job.losses > 0
+            return (job.priority == 7) == (query == "priority:7")
+
+        return [(i, job) for i, job in self.jobs.items() if meets(job)]
+
+    @rule(rows=st.integers(1, 9))
+    def subscriber_comes_back(self, rows: int) -> None:
+        self.told += events.page(self.c, self.told[-1].cursor if self.told else 0, rows=rows)
+
+    @invariant()
+    def a_subscriber_was_told_everything_once(self) -> None:
+        if getattr(self, "told", None):
+            log = "SELECT id, job_id, to_state FROM llm_job_transitions WHERE id <= {} ORDER BY id"
+            kept = [(e.cursor, e.job_id, e.to_state) for e in self.told if e.job_id in self.jobs]
+            assert kept == self.c.script(log.format(self.told[-1].cursor))
 
     @rule(lease=leases, owner=st.sampled_from(OWNERS))
     def crash_inside_a_transaction(self, lease: Lease, owner: str) -> None:
