@@ -160,6 +160,7 @@ class AsyncJob:
     calls = _of_job(Job.calls)
     chunks = _of_job(Job.chunks)
     why = _of_job(Job.why)
+    family = _of_job(Job.family)
 
 
 class AsyncJobQueue:
@@ -269,3 +270,4 @@ class AsyncJobQueue:
     pause_schedule = _verb(JobQueue.pause_schedule)
     resume_schedule = _verb(JobQueue.resume_schedule)
     schedules = _verb(JobQueue.schedules)
+    retry_parked = _verb(JobQueue.retry_parked)

@@ -56,7 +56,7 @@ class QueueSearch(QueueConnections):
             return int(connection.run(Prepared.of(sql), params)[0][0])
 
     def retry_where(
-        self, query: str, *, reason: str | None = None, chunk: int = 200, progress: Progress | None = None
+        self, query: str, *, reason: str | None = None, chunk: int = 100, progress: Progress | None = None
     ) -> int:
         """Send every failed or cancelled job that `query` describes back to waiting; how many there were. See `cancel_where`."""
         from . import host_store
@@ -69,7 +69,7 @@ class QueueSearch(QueueConnections):
         return self._bulk(query, move, chunk, progress)
 
     def cancel_where(
-        self, query: str, *, reason: str | None = None, chunk: int = 200, progress: Progress | None = None
+        self, query: str, *, reason: str | None = None, chunk: int = 100, progress: Progress | None = None
     ) -> int:
         """Cancel every job that `query` describes and that has not ended; how many there were.
 
@@ -86,7 +86,7 @@ class QueueSearch(QueueConnections):
 
         return self._bulk(query, move, chunk, progress)
 
-    def delete_where(self, query: str, *, chunk: int = 200, progress: Progress | None = None) -> int:
+    def delete_where(self, query: str, *, chunk: int = 100, progress: Progress | None = None) -> int:
         """Delete every ended job that `query` describes, with its data, result, calls, text and events; how many there were.
 
         What a job that has not ended waits on is kept. What was spent stays in `usage`. See `cancel_where`.

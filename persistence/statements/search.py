@@ -175,10 +175,10 @@ class _Search:
             if literal is None or isinstance(literal, bool):
                 tests.append(kind == lit({None: "null", True: "true", False: "false"}[literal]))
             elif not isinstance(literal, str):
-                tests.append(and_(number, value == self._bound(literal)))
+                tests.append(and_(value == self._bound(literal), number))
             if isinstance(wanted, str | Either):
                 as_written = wanted.text if isinstance(wanted, Either) else wanted
-                tests.append(and_(kind == lit("text"), value == self._bound(as_written)))
+                tests.append(and_(value == self._bound(as_written), kind == lit("text")))
         return _any(tests)
 
 

@@ -345,3 +345,17 @@ def test_it_has_every_verb_of_the_ordinary_client():
     for name in verbs(JobQueue) & verbs(AsyncJobQueue) - {"close", "events"}:
         ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (AsyncJobQueue, JobQueue))
         assert list(ours.parameters) == list(theirs.parameters), name
+
+
+def test_what_changed_since_is_told_without_waiting_for_more(board_path):
+    async def body(queue):
+        job = asyncio.ensure_future(await queue.add("chat"))
+        await until(lambda: queue.watch.changes > 0)
+        queue.sync.sleep = None
+        now = asyncio.get_running_loop().time()
+        assert await asyncio.wait_for(queue.watch.changed(queue.watch.changes - 1, now), 5)
+        assert not await queue.watch.changed(queue.watch.changes, now)  # its time is over
+        await queue.cancel_where("")
+        await job
+
+    asynchronous(board_path, body)
