@@ -148,7 +148,7 @@ def _settle(c: Connection, edges: Sequence[Row], now: int, actor: str) -> list[i
     for waiter, target, step, policy, name, state in edges:
         touched.add((waiter, step))
         met = state == _COMPLETED or policy != "fail"
-        settled.append({"waiter": waiter, "target": target, "settled": "met" if met else "failed"})
+        settled.append({"waiter": waiter, "target": target, "of_step": step, "settled": "met" if met else "failed"})
         counted[waiter] += 1
         if not met:
             broken.setdefault(waiter, (target, name, state))
@@ -262,9 +262,10 @@ def recheck(c: Connection, job_ids: Sequence[int], now: int, actor: str) -> None
             {
                 "waiter": waiter,
                 "target": target,
+                "of_step": step,
                 "settled": "met" if state == _COMPLETED or policy != "fail" else "failed",
             }
-            for waiter, target, _, policy, _, state in edges
+            for waiter, target, step, policy, _, state in edges
         ],
     )
     touched = {(edge[0], edge[2]) for edge in edges}

@@ -294,7 +294,8 @@ edges = Table(
         nullable=False,
         server_default="open",
     ),
-    PrimaryKeyConstraint("job_id", "depends_on"),
+    # With the step: a turn may wait on the turn before it for its place, and for its result as well.
+    PrimaryKeyConstraint("job_id", "depends_on", "step"),
     CheckConstraint("job_id <> depends_on", name="edge_not_to_itself"),
     sqlite_with_rowid=False,
 )
@@ -429,8 +430,7 @@ def _queue_up(pending: str) -> str:
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '{TURN_STEP}')
             ORDER BY id DESC LIMIT 1)
         WHERE c.id = NEW.conversation_id AND NOT EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '{TURN_STEP}')
-        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '{TURN_STEP}');
         UPDATE llm_jobs SET pending = {pending}, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
             SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '{TURN_STEP}')"""

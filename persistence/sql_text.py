@@ -379,7 +379,7 @@ UPDATE llm_job_edges SET state = CASE
 SELECT job."id", job."key", job."type", job."queue", job."model", job."tag", job."state", job."parent_id", job."pending", job."quorum", job."priority", job."boost", job."requires", job."group_key", job."group_limit", job."run_at", job."start_by", job."lease_epoch", job."attempt", job."max_attempts", job."failures", job."losses", job."deferrals", job."held_by", job."held_until", job."progress", job."progress_message", job."created_at", job."updated_at", job."started_at", job."finished_at", job."reason" FROM json_each(:ids) AS wanted CROSS JOIN llm_jobs AS job ON job.id = wanted.value
 """,
     "flows.SETTLE": """
-UPDATE llm_job_edges SET state=:settled WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.depends_on = :target
+UPDATE llm_job_edges SET state=:settled WHERE llm_job_edges.job_id = :waiter AND llm_job_edges.depends_on = :target AND llm_job_edges.step = :of_step
 """,
     "flows.SET_PENDING": """
 UPDATE llm_jobs SET pending=:open WHERE llm_jobs.id = :waiter
@@ -958,7 +958,7 @@ CREATE TABLE llm_job_edges (
 	place INTEGER DEFAULT '0' NOT NULL,
 	policy TEXT DEFAULT 'fail' NOT NULL CONSTRAINT edge_policy CHECK ((policy = 'fail' OR policy = 'ignore' OR policy = 'continue')),
 	state TEXT DEFAULT 'open' NOT NULL CONSTRAINT edge_state CHECK ((state = 'open' OR state = 'met' OR state = 'failed' OR state = 'moot')),
-	PRIMARY KEY (job_id, depends_on),
+	PRIMARY KEY (job_id, depends_on, step),
 	CONSTRAINT edge_not_to_itself CHECK (job_id <> depends_on),
 	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE,
 	FOREIGN KEY(depends_on) REFERENCES llm_jobs (id) ON DELETE CASCADE
@@ -1136,8 +1136,7 @@ CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
         WHERE c.id = NEW.conversation_id AND NOT EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
-        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn');
         UPDATE llm_jobs SET pending = pending + 1, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
             SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'); END
@@ -1154,8 +1153,7 @@ CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.co
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
         WHERE c.id = NEW.conversation_id AND NOT EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
-        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn');
         UPDATE llm_jobs SET pending = (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open'), state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
             SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'); END

@@ -43,7 +43,11 @@ OPEN_OF = text(f"""
 
 SETTLE = (
     update(edges)
-    .where(edges.c.job_id == bindparam("waiter"), edges.c.depends_on == bindparam("target"))
+    .where(
+        edges.c.job_id == bindparam("waiter"),
+        edges.c.depends_on == bindparam("target"),
+        edges.c.step == bindparam("of_step"),
+    )
     .values(state=bindparam("settled"))
 )
 

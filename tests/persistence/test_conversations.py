@@ -344,3 +344,44 @@ def test_adding_and_reading_do_not_grow_with_what_a_conversation_had(board):
         found = plans(board, re.sub(r":\w+", "'[1]'", STATEMENTS[f"conversations.{name}"]))
         assert "SCAN llm_jobs" not in found
         assert "SCAN llm_messages" not in found
+
+
+# --- with needs of its own
+
+
+def test_a_turn_may_also_need_the_result_of_the_one_before(board):
+    first = board.add(conversation="c")
+    second = board.add(conversation="c", needs=[first])
+    assert states(board)[second] == "waiting_children"
+    (job,) = board.claim(9)
+    finish(board, job, "q", "a")
+    (job,) = board.claim(9)
+    assert [(given.job_id, given.result) for given in job.inputs] == [(first, "done")]
+    assert [row.id for row in board.queue.get(second).dependencies()] == [first]
+
+
+def test_a_need_that_fails_ends_the_turn_and_not_those_behind_it(board):
+    need = board.add("other")
+    front = board.add(conversation="c")
+    turn = board.add(conversation="c", needs=[need])
+    last = board.add(conversation="c")
+    board.queue.cancel(need)
+    assert states(board) == {need: "cancelled", front: "waiting", turn: "failed", last: "waiting_children"}
+    (job,) = board.claim(9)
+    assert board.claim(9) == []
+    finish(board, job, "q", "a")
+    assert [job.id for job in board.claim(9)] == [last]
+
+
+def test_a_quorum_does_not_let_a_turn_overtake(board):
+    needs = [board.add("other") for _ in range(2)]
+    front = board.add(conversation="c")
+    turn = board.add(conversation="c", needs=needs, quorum="any")
+    board.queue.cancel(needs[0])
+    (job,) = board.claim(9, lane="default|other||")
+    board.move(job_store.complete, job.lease, "done", board.now, "runner")
+    assert states(board)[turn] == "waiting_children"
+    (job,) = board.claim(9)
+    assert job.id == front
+    finish(board, job, "q", "a")
+    assert [job.id for job in board.claim(9)] == [turn]

@@ -94,7 +94,7 @@ CREATE TABLE llm_job_edges (
     place INTEGER DEFAULT '0' NOT NULL,
     policy TEXT DEFAULT 'fail' NOT NULL CONSTRAINT edge_policy CHECK ((policy = 'fail' OR policy = 'ignore' OR policy = 'continue')),
     state TEXT DEFAULT 'open' NOT NULL CONSTRAINT edge_state CHECK ((state = 'open' OR state = 'met' OR state = 'failed' OR state = 'moot')),
-    PRIMARY KEY (job_id, depends_on),
+    PRIMARY KEY (job_id, depends_on, step),
     CONSTRAINT edge_not_to_itself CHECK (job_id <> depends_on),
     FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE,
     FOREIGN KEY(depends_on) REFERENCES llm_jobs (id) ON DELETE CASCADE
@@ -305,8 +305,7 @@ CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
         WHERE c.id = NEW.conversation_id AND NOT EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
-        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn');
         UPDATE llm_jobs SET pending = pending + 1, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
             SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'); END
@@ -323,8 +322,7 @@ CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.co
                 SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '@turn')
             ORDER BY id DESC LIMIT 1)
         WHERE c.id = NEW.conversation_id AND NOT EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn')
-        ON CONFLICT DO UPDATE SET state = 'open', step = excluded.step, policy = excluded.policy;
+            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn');
         UPDATE llm_jobs SET pending = (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open'), state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
             SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'); END
