@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from . import calls, contention, drain, limiter, memory, pickup, report, store
+from . import board, calls, contention, drain, limiter, memory, pickup, report, store
 from .measure import Bench, Benchmark, Finding
 
 BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "calls": ("Model calls", calls.run),
     "pickup": ("Pick-up between processes", pickup.run),
     "contention": ("A host beside a worker flat out", contention.run),
+    "board": ("A board of a million finished and a hundred thousand waiting jobs", board.run),
     "limiter": ("Rate limits, by the provider's own count", limiter.run),
     "memory": ("Memory and start", memory.run),
 }

@@ -1,80 +1,57 @@
 """A large board: a million finished and a hundred thousand waiting jobs. What a claim, a count, a list and a search take on it, and what a host's
 `add` takes while a worker works it off flat out.
-
-By itself: `python -m benchmarks.board` (`--small` for a look). `run` gives the same as rows.
 """
 
-import argparse
-import json
-import subprocess
-import sys
-import tempfile
+import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
 
-from callboard.actors.settings import RunnerSettings
 from callboard.persistence import claims
 from callboard.persistence.engine import Connection, open_database
 
-from callboard import Config, JobQueue
+from callboard import JobQueue
 
-ROOT = Path(__file__).parents[1]
-FINISHED, WAITING = 1_000_000, 100_000
-SMALL = 50  # how many times smaller a look is
+from .measure import Bench, Finding, at_most, percentile
+from .worker import Worker, config
+
+# What each search may take, in milliseconds: an index leads to the first ones, the last read every job.
+SEARCHES = {
+    "state:failed": 20,
+    "state:failed type:rare": 100,
+    "state:waiting": 20,
+    "tag:run-7": 20,
+    "tag:run-7 state:failed": 20,
+    "key:k-5": 5,
+    "type:noop data.customer:42": 200,
+    "created:<1h": 20,
+    "type:rare": 1000,
+    "data.customer:-1": 5000,
+    "no such words": 5000,
+}
 
 
-class Row(NamedTuple):
-    """One figure. `target`: the most it may be, None where it is only told."""
-
-    name: str
-    value: float
-    unit: str
-    target: float | None
-
-
-def noop(_: Any) -> Generator[Any, Any, int]:
-    """The job of the worker: nothing."""
-    yield from ()
-    return 1
-
-
-def run(directory: Path, *, finished: int = FINISHED, waiting: int = WAITING) -> Iterator[Row]:
-    """Fill a board in `directory` and measure; about three minutes at full size, most of them for the filling."""
-    small, large = directory / "small.db", directory / "large.db"
+def run(bench: Bench) -> Iterator[Finding]:
+    finished, waiting = bench.size(1_000_000, 20_000), bench.size(100_000, 2_000)
+    small, large = bench.fresh("small"), bench.fresh("large")
     _fill(small, finished // 1000, waiting // 100)
-    yield Row("filling it", _fill(large, finished, waiting), "s", None)
+    yield Finding(what=f"filling it: {finished + waiting:,} jobs", ours=_fill(large, finished, waiting), unit="s")
+    base, full = _claim_ms(small), _claim_ms(large)
+    yield at_most(f"claim of 10, {waiting:,} waiting, beside {waiting // 100:,}", full, "ms", 1.5 * base, floor=base)
     with JobQueue(large) as queue:
-        base, full = _claim_ms(small), _claim_ms(large)
-        yield Row(f"claim of 10, {waiting // 100:,} waiting", base, "ms", None)
-        yield Row(f"claim of 10, {waiting:,} waiting", full, "ms", None)
-        yield Row("the second by the first", full / base, "times", 1.5)
-        yield Row("counts()", _ms(queue.counts), "ms", 5)
-        yield Row("list(limit=50)", _ms(lambda: queue.list(limit=50)), "ms", 5)
-        yield Row("list(limit=50), an old page", _ms(lambda: queue.list(limit=50, before=finished // 2)), "ms", 5)
-        for query, target in (
-            ("state:failed", 20),
-            ("state:failed type:rare", 100),
-            ("state:waiting", 20),
-            ("tag:run-7", 20),
-            ("tag:run-7 state:failed", 20),
-            ("key:k-5", 5),
-            ("type:noop data.customer:42", 100),
-            ("created:<1h", 20),
-            ("type:rare", 1000),
-            ("data.customer:-1", 5000),
-            ("no such words", 5000),
-        ):
+        yield at_most("counts()", _ms(queue.counts), "ms", 5)
+        yield at_most("list(limit=50)", _ms(lambda: queue.list(limit=50)), "ms", 5)
+        yield at_most("list(limit=50), an old page", _ms(lambda: queue.list(limit=50, before=finished // 2)), "ms", 5)
+        for query, limit in SEARCHES.items():
             found = queue.search(query, limit=50)
-            said = f"search '{query}', {len(found)} of 50{', reads jobs one by one' if found.scanned else ''}"
-            yield Row(said, _ms(lambda query=query: queue.search(query, limit=50), times=5), "ms", target)
-        yield Row("count('state:failed')", _ms(lambda: queue.count("state:failed"), times=3), "ms", 100)
+            what = f"search `{query}`, {len(found)} found{', reads the jobs' if found.scanned else ''}"
+            yield at_most(what, _ms(lambda query=query: queue.search(query, limit=50), times=5), "ms", limit)
+        yield at_most("count('state:failed')", _ms(lambda: queue.count("state:failed"), times=3), "ms", 100)
         yield from _bulk(queue)
-    yield from _add_beside_a_worker(large, seconds=15 if waiting >= WAITING else 3)
+    yield from _add_beside_a_worker(large, bench.size(15, 3))
 
 
 def _fill(path: Path, finished: int, waiting: int) -> float:
@@ -141,87 +118,33 @@ def _claim(c: Connection) -> None:
         raise _Undo
 
 
-def _bulk(queue: JobQueue) -> Iterator[Row]:
-    longest, last = 0.0, time.perf_counter()
-
-    def step(_: int, __: int) -> None:
-        nonlocal longest, last
-        now = time.perf_counter()
-        longest, last = max(longest, now - last), now
-
-    began = time.perf_counter()
-    moved = queue.retry_where("state:failed type:noop", progress=step)
-    yield Row(f"retry_where of {moved:,}", time.perf_counter() - began, "s", None)
-    yield Row("its longest step", longest * 1000, "ms", 250)
-    began = last = time.perf_counter()
-    longest = 0.0
-    moved = queue.cancel_where("state:waiting reason:host", progress=step)
-    yield Row(f"cancel_where of {moved:,}", time.perf_counter() - began, "s", None)
-    began = last = time.perf_counter()
-    longest = 0.0
-    moved = queue.delete_where("state:cancelled", progress=step)
-    yield Row(f"delete_where of {moved:,}", time.perf_counter() - began, "s", None)
-    yield Row("its longest step", longest * 1000, "ms", 250)
+def _bulk(queue: JobQueue) -> Iterator[Finding]:
+    for verb, query in (
+        ("retry_where", "state:failed type:noop"),
+        ("cancel_where", "state:waiting reason:host"),
+        ("delete_where", "state:cancelled"),
+    ):
+        steps = [time.perf_counter()]
+        moved = getattr(queue, verb)(query, progress=lambda *_, steps=steps: steps.append(time.perf_counter()))
+        longest = max(after - before for before, after in itertools.pairwise(steps))
+        yield Finding(what=f"{verb}, {moved:,} jobs", ours=moved / (steps[-1] - steps[0]), unit="jobs/s")
+        yield at_most(f"{verb}, longest step", longest * 1000, "ms", 100)
 
 
-def _add_beside_a_worker(path: Path, seconds: float, rate: int = 100) -> Iterator[Row]:
-    config = Config(
-        database=f"sqlite:///{path}",
-        providers={},
-        models={},
-        default_model=None,
-        runners=RunnerSettings(max=50),
-        handlers={"noop": "benchmarks.board:noop"},
-        log_level="warning",
-    )
+def _add_beside_a_worker(path: Path, seconds: int, rate: int = 100) -> Iterator[Finding]:
     took: list[float] = []
-    with JobQueue(path) as queue:
-        done_before = queue.counts()["completed"]
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "callboard", "worker", "--config", "-"], cwd=ROOT, stdin=subprocess.PIPE, text=True
-        )
-        assert worker.stdin is not None
-        with worker.stdin as stdin:
-            stdin.write(config.to_json() + "\n")
-        over = threading.Event()
-        try:
-            while queue.counts()["completed"] == done_before:
-                over.wait(0.05)
-            begun, done_before = time.perf_counter(), queue.counts()["completed"]
-            for number in range(round(seconds * rate)):
-                over.wait(max(0.0, begun + number / rate - time.perf_counter()))
-                before = time.perf_counter()
-                queue.add("noop", {"n": number})
-                took.append((time.perf_counter() - before) * 1000)
-            done = queue.counts()["completed"] - done_before
-            span = time.perf_counter() - begun
-        finally:
-            worker.terminate()
-            worker.wait(60)
-    took.sort()
-    yield Row("add beside a worker flat out, p50", took[len(took) // 2], "ms", None)
-    yield Row("add beside a worker flat out, p99", took[len(took) * 99 // 100], "ms", 25)
-    yield Row("the worker meanwhile", done / span, "jobs/s", None)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.board", description=__doc__)
-    parser.add_argument(
-        "--small", action="store_true", help=f"a board {SMALL} times smaller: a look, not a measurement"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON array a line")
-    options = parser.parse_args()
-    scale = SMALL if options.small else 1
-    with tempfile.TemporaryDirectory(prefix="callboard-bench-board-") as directory:
-        for row in run(Path(directory), finished=FINISHED // scale, waiting=WAITING // scale):
-            if options.json:
-                print(json.dumps(row), flush=True)
-                continue
-            verdict = (
-                "" if row.target is None else f"  (≤ {row.target:g}: {'met' if row.value <= row.target else 'MISSED'})"
-            )
-            print(f"{row.name:<60} {row.value:>12,.2f} {row.unit}{verdict}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    over = threading.Event()  # never set: it paces
+    with JobQueue(path) as queue, Worker(config(path, runners=100)):
+        before = queue.counts()["completed"]
+        while queue.counts()["completed"] == before:
+            over.wait(0.01)
+        begun, before = time.perf_counter(), queue.counts()["completed"]
+        for number in range(seconds * rate):
+            over.wait(max(0.0, begun + number / rate - time.perf_counter()))
+            start = time.perf_counter()
+            queue.add("noop", {"n": number})
+            took.append((time.perf_counter() - start) * 1000)
+        done = (queue.counts()["completed"] - before) / (time.perf_counter() - begun)
+    yield at_most(f"add at {rate}/s beside a worker flat out, p50", percentile(took, 0.5), "ms", None)
+    yield at_most(f"add at {rate}/s beside a worker flat out, p99", percentile(took, 0.99), "ms", 25)
+    yield Finding(what="the worker meanwhile", ours=done, unit="jobs/s")
