@@ -80,6 +80,12 @@ def test_turns_in_the_order_of_single_claims(board):
     assert taken == [a[0], *alone, b[0], a[1], b[1], a[2]]
 
 
+def test_turns_hold_among_more_than_the_quotas_allow(board):
+    a, b = [board.add(group="a") for _ in range(3)], [board.add(group="b") for _ in range(2)]
+    assert set(ids(board.claim(2, quotas={LANE: 9}))) == {a[0], b[0]}
+    assert set(ids(board.claim(2, quotas={LANE: 9}))) == {a[1], b[1]}
+
+
 def test_a_tenant_with_ten_thousand_jobs_does_not_delay_anothers_first(board):
     board.queue.add_many({"type": "chat", "group": "big"} for _ in range(10_000))
     running = board.claim(3)
