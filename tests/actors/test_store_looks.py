@@ -164,7 +164,7 @@ def test_what_a_look_did_in_a_transaction_that_failed_is_done_again(
         slots=1,
         quotas={A: 1},
         keys={},
-        parts=(ClaimPart("all", 1, (A, B)),),
+        parts=(ClaimPart("all", 1, (A,)),),
         alone=False,
         force=True,
     )
