@@ -9,7 +9,7 @@ One job, line by line:
     Dispatcher → Store         ClaimJobs                          → JobsClaimed
     Dispatcher → JobRunner     RunJob
     JobRunner  → RateLimiter   ReserveCall                        → CallGranted | CallDeferred
-    JobRunner  → Store         RecordIntent                       → IntentRecorded | LeaseLost
+    JobRunner  → Store         RecordIntent                       → IntentRecorded | CallRemembered | LeaseLost
     JobRunner  → Provider      StartCall                          → TextArrived… → CallFinished | CallFailed
     Provider   → RateLimiter   LimitsObserved, KeyRefused         RateLimiter → Dispatcher  KeyHeld | KeyFreed
     JobRunner  → Store         AppendChunks…, RecordOutcome       → OutcomeRecorded | LeaseLost
@@ -181,6 +181,14 @@ class IntentRecorded:
 
     call: CallRef
     call_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallRemembered:
+    """Answer to RecordIntent: an earlier lease's call of this step has been answered since the job was claimed. No call is to leave."""
+
+    call: CallRef
+    completion: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

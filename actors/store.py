@@ -28,6 +28,7 @@ from .messages import (
     DISPATCHER,
     AppendChunks,
     BoardQuiet,
+    CallRemembered,
     CheckLeases,
     ClaimJobs,
     Complete,
@@ -414,6 +415,11 @@ class StoreActor(Actor):
             )
 
     def _intend(self, c: Connection, order: RecordIntent) -> Replies:
+        if order.call.epoch > 1 and ledger.lease_stands(c, order.call.lease):
+            # Whoever held the job before may have been answered, and booked it, after this lease got its memo.
+            kept = ledger.memo(c, [order.call.job_id])[order.call.job_id].completions.get(order.intent.step)
+            if kept is not None:
+                return [(order.reply_to, CallRemembered(order.call, kept))]
         call_id = ledger.record_intent(c, order.call.lease, order.intent, self.now_ms())
         return [
             (order.reply_to, LeaseLost(order.call.lease) if call_id is None else IntentRecorded(order.call, call_id))

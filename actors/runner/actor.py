@@ -24,6 +24,7 @@ from ..messages import (
     CallFinished,
     CallGranted,
     CallRef,
+    CallRemembered,
     Fail,
     FinishJob,
     HandBack,
@@ -123,6 +124,8 @@ class JobRunnerActor(Actor):
                 self._with_call(ref, Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
             case IntentRecorded(ref, call_id):
                 self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+            case CallRemembered(ref, kept):
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_remembered(work, call, kept))
             case TextArrived(ref, text):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
             case CallFinished(ref, completion):
@@ -367,7 +370,7 @@ class JobRunnerActor(Actor):
             answer.give(completion)
             return
         if memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
-            self._leave(work, Fail(*_parked(f"step {effect.step!r} has a call whose outcome is unknown")))
+            self._leave(work, Fail(*booking.parked(f"step {effect.step!r} has a call whose outcome is unknown")))
             return
         try:
             where = route(self._settings, effect.model or work.job.model)
@@ -429,7 +432,7 @@ class JobRunnerActor(Actor):
         call.call_id = call_id
         call.stage = Stage.CALLING
         if work.leaving:
-            self._on_failed(work, call, _not_sent("the job left before the call did"))
+            self._on_failed(work, call, booking.not_sent("the job left before the call did"))
             return
         name = provider_name(call.route.provider)
         order = StartCall(
@@ -446,7 +449,15 @@ class JobRunnerActor(Actor):
             call.provider_life = life.generation
             if self.system.tell_life(life, order):
                 return
-        self._on_failed(work, call, _not_sent(f"provider {call.route.provider} is restarting"))
+        self._on_failed(work, call, booking.not_sent(f"provider {call.route.provider} is restarting"))
+
+    def _on_remembered(self, work: Work, call: Call, kept: dict[str, Any]) -> None:
+        del work.calls[call.ref]
+        self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+        if work.leaving:
+            self._finish_when_quiet(work)
+        else:
+            call.answer.give(Completion.from_json(kept))
 
     def _on_text(self, work: Work, call: Call, text: str) -> None:
         if work.leaving:
@@ -507,7 +518,7 @@ class JobRunnerActor(Actor):
             case retry.TellHandler():
                 call.answer.refuse(CallFailedError(error))
             case retry.Park():
-                self._leave(work, Fail(*_parked(error.message)))
+                self._leave(work, Fail(*booking.parked(error.message)))
             case retry.GoBack():
                 # Not at once: a provider that is down would have it claimed and handed back at the speed of the disk.
                 until_ms = self.now_ms() + round(GO_BACK_FOR * 1000)
@@ -540,12 +551,3 @@ class JobRunnerActor(Actor):
         call = work.calls.get(ref) if work is not None else None
         if work is not None and call is not None and call.stage is stage:
             act(work, call)
-
-
-def _not_sent(message: str) -> CallError:
-    return CallError(kind=ErrorClass.CANCELLED, message=message, sent=False)
-
-
-def _parked(message: str) -> tuple[dict[str, Any], str]:
-    reason = f"parked: {message}; it may have been billed, and the job's on_unknown is 'park'"
-    return {"class": "unknown_outcome", "message": reason}, reason

@@ -109,6 +109,17 @@ def settle_failed(call: CallRef, error: CallError) -> SettleCall:
     return SettleCall(call=call, tokens=None, sent=error.sent, refund_tokens=error.kind in _UNPROCESSED)
 
 
+def not_sent(message: str) -> CallError:
+    """The failure of a call that never left."""
+    return CallError(kind=ErrorClass.CANCELLED, message=message, sent=False)
+
+
+def parked(message: str) -> tuple[dict[str, Any], str]:
+    """The error and the reason of a job that is parked for a person to look at."""
+    reason = f"parked: {message}; it may have been billed, and the job's on_unknown is 'park'"
+    return {"class": "unknown_outcome", "message": reason}, reason
+
+
 def _buckets(usage: Usage | None) -> dict[str, Any] | None:
     if usage is None:
         return None

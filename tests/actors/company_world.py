@@ -86,6 +86,7 @@ class FaultyConnection(Connection):
     def _commit(self):
         self._at("commit")
         super()._commit()
+        self.world.note_commit(self)
         self._at("committed")
 
 
@@ -187,7 +188,9 @@ class World:
         self.crashed = Counter()
         self.gave_up = 0
         self.bugs: list[str] = []
-        self.host_commits = 0
+        self.host_commits = self.commits = 0
+        self.intents: dict[int, int] = {}
+        self.completions: dict[tuple[int, str], int] = {}
         self.settings = settings
         self.simulation = SimulationScheduler(seed, faults=self.fault)
         self.database = open_database("sqlite://")
@@ -361,25 +364,38 @@ class World:
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
+    def note_commit(self, connection):
+        """Which commit brought each intent into the ledger, and which each step's completion."""
+        self.commits += 1
+        for call, job, step, state in connection.script("SELECT id, job_id, step, state FROM llm_calls"):
+            self.intents.setdefault(call, self.commits)
+            if state == "completed":
+                self.completions.setdefault((job, step), self.commits)
+
     def judge_call(self, delivery):
-        """As a call reaches the provider: its intent is in the ledger, and no completion of its step is."""
+        """As a call reaches the provider: its intent is in the ledger, and no completion of its step was there before it.
+
+        Between intent and call another holder's completion may still arrive: that one then counts as superseded.
+        """
         with self.database.connect() as connection:
             rows = connection.script(
-                f"SELECT epoch, state FROM llm_calls WHERE job_id = {delivery.job_id} AND step = '{delivery.step}'"
+                "SELECT max(id) FROM llm_calls"
+                f" WHERE job_id = {delivery.job_id} AND step = '{delivery.step}' AND epoch = {delivery.epoch}"
             )
             active = connection.script("SELECT id, alone FROM llm_jobs WHERE state = 'active'")
         if len(active) > 1 and any(alone for _, alone in active):
             self.bugs.append(f"at {delivery} a suspect is not alone: {active}")
-        if any(state == "completed" for _, state in rows):
-            self.bugs.append(f"{delivery} was called though a completion of it is in the ledger")
-        if not any(epoch == delivery.epoch for epoch, _ in rows):
+        intended, completed = self.intents.get(rows[0][0]), self.completions.get((delivery.job_id, delivery.step))
+        if intended is None:
             self.bugs.append(f"{delivery} was called before its intent was in the ledger")
+        elif completed is not None and completed < intended:
+            self.bugs.append(f"{delivery} was called though a completion of it was in the ledger before its intent")
 
     def judge_recorded(self, recorded):
         """As a runner is told that its verdict stands: the job ended under that very lease."""
         with self.database.connect() as connection:
-            rows = connection.script(f"SELECT lease_epoch, state FROM llm_jobs WHERE id = {recorded.lease.job_id}")
-        if rows[0][1] in TERMINAL_STATES and rows[0][0] != recorded.lease.epoch:
+            rows = connection.script(f"SELECT lease_epoch FROM llm_jobs WHERE id = {recorded.lease.job_id}")
+        if recorded.state in TERMINAL_STATES and rows[0][0] != recorded.lease.epoch:
             self.bugs.append(f"{recorded} though the job was given to another: {rows}")
 
     def judge(self):
