@@ -71,7 +71,19 @@ def test_the_metadata_names_what_is_needed(wheel):
     name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = email.message_from_bytes(archive.read(name))
     needed = {re.split(r"[<>=!;\[ ]", line)[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
-    assert needed == {"pykka", "httpx", "SQLAlchemy", "msgspec", "click", "rich", "alembic", "h11", "pysqlite3"}
+    assert needed == {
+        "pykka",
+        "httpx",
+        "cronsim",
+        "tzdata",
+        "SQLAlchemy",
+        "msgspec",
+        "click",
+        "rich",
+        "alembic",
+        "h11",
+        "pysqlite3",
+    }
     assert metadata["Version"] == callboard.__version__ == importlib.metadata.version("callboard")
 
 

@@ -43,7 +43,7 @@ class NamesMachine(RuleBasedStateMachine):
             self.c.close()
             self.database.close()
 
-    @rule(kind=st.sampled_from(sorted(KINDS)), number=st.integers(0, 9))
+    @rule(kind=st.sampled_from(["debounce", *sorted(KINDS)]), number=st.integers(0, 9))
     def add(self, kind: str, number: int) -> None:
         name = KINDS[kind]
         named = {i: job for i, job in self.jobs.items() if job.name == name}
@@ -72,7 +72,7 @@ class NamesMachine(RuleBasedStateMachine):
             job.state, job.data, job.run_at = JobState.DELAYED, number, self.now + WINDOW * 1000
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), move=st.sampled_from(["cancel", "retry", "promote"]))
+    @rule(data=st.data(), move=st.sampled_from(["cancel", "retry", "promote", "promote"]))
     def host(self, data: st.DataObject, move: str) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
         job = self.jobs[job_id]
@@ -94,7 +94,7 @@ class NamesMachine(RuleBasedStateMachine):
             job.begun = True
             job.name = None if taken else job.name
 
-    @rule(end=st.sampled_from(["complete", "again", "fail"]))
+    @rule(end=st.sampled_from(["again", "again", "complete", "fail"]))
     def work(self, end: str) -> None:
         with self.c.write():
             found = claims.claim(
