@@ -167,7 +167,8 @@ class AsyncJobQueue:
     """A host's handle on a board, for one event loop. Used as `async with AsyncJobQueue("jobs.db") as queue:`, or closed with `await close()`.
 
     `database` and `options` are those of `JobQueue`, or give an open `JobQueue`, which stays the caller's to close. `threads`: how many calls may
-    be in the database at once. Must be used on the loop it was first used on. `sync` is the ordinary client.
+    be in the database at once. Must be used on the loop it was first used on. `sync` is the ordinary client; what is not here is
+    had by `await queue.run(queue.sync.conversation, "name")`.
     """
 
     def __init__(self, database: "str | Path | Database | JobQueue", *, threads: int = 4, **options: Any) -> None:
