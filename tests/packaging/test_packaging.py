@@ -156,7 +156,9 @@ def test_the_public_names_are_sorted_documented_and_there():
     assert dir(callboard) == callboard.__all__
     for name in callboard.__all__:
         value = getattr(callboard, name)
-        assert name == "__version__" or value.__doc__, name
+        assert name in {"__version__", "sqlite_driver"} or value.__doc__, (
+            name
+        )  # the latter is a module of another package
 
 
 def test_importing_the_package_or_the_hosts_side_loads_no_actors():
