@@ -195,7 +195,6 @@ def history(
         )
     ]
     marks = [message for message in found if message.role in MARKS and _covers_something(message)]
-    cut = max((last_covered(mark) for mark in marks), default=0)
     summary = next((mark for mark in reversed(marks) if mark.role == "summary"), None)
     if summary is None and marks:
         kept = marks[-1].content.get("summary")
@@ -206,7 +205,7 @@ def history(
         conversation_id=conversation_id,
         name=name,
         settings=settings,
-        messages=tuple(message for message in found if message.id > cut and message.role not in MARKS),
+        messages=tuple(message for message in found if message.role not in MARKS),
         summary=summary,
     )
 
@@ -219,11 +218,6 @@ def _covers_something(mark: LogMessage) -> bool:
     covers = content.get("covers")
     told = mark.role != "summary" or isinstance(content.get("text"), str)
     return told and isinstance(covers, list) and len(covers) == 2 and all(isinstance(place, int) for place in covers)
-
-
-def last_covered(mark: LogMessage) -> int:
-    """The last message that a mark leaves out."""
-    return int(mark.content["covers"][1])
 
 
 def histories(c: Connection, job_ids: Iterable[int]) -> dict[int, History]:

@@ -134,6 +134,21 @@ def test_a_long_conversation_is_trimmed_within_its_budget_and_summarised_once(st
     assert len(set(begins)) <= 2 * len(summaries) + 1, "trimmed rarely, and the same beginning in between"
 
 
+def test_a_cut_is_noted_so_that_prompts_between_two_cuts_begin_alike(stage):
+    stage.queue.conversation("c", context_window=1000)
+    for number in range(40):
+        prompt = f"This is sentence number {number} of a talk that goes on and on, longer than its window."
+        last = stage.queue.add("chat", {"prompt": prompt, "max_output": 40}, conversation="c")
+    stage.company(runners=RunnerSettings(min=1, max=1))
+    stage.done(last)
+    begins = [prompt[0] for prompt in prompts(stage)]
+    with stage.queue._reader() as c:
+        ((cuts,),) = c.script("SELECT count(*) FROM llm_messages WHERE role = 'trim'")
+    assert 3 <= cuts <= 8
+    assert len(set(begins)) == cuts + 1
+    assert begins == sorted(begins, key=begins.index), "a prompt never goes back to what was left out"
+
+
 def test_what_does_not_fit_is_refused_and_says_so(stage):
     stage.queue.conversation("c", context_window=200)
     stage.company()
