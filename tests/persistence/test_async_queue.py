@@ -1,6 +1,7 @@
 """The client for asyncio: the loop never blocks, waiting costs no thread, and nothing is left behind."""
 
 import asyncio
+import gc
 import inspect
 import threading
 from contextlib import aclosing
@@ -357,5 +358,18 @@ def test_what_changed_since_is_told_without_waiting_for_more(board_path):
         assert not await queue.watch.changed(queue.watch.changes, now)  # its time is over
         await queue.cancel_where("")
         await job
+
+    asynchronous(board_path, body)
+
+
+def test_a_lost_hint_costs_time_only_and_no_task_is_collected(board_path, worker):
+    async def body(queue):
+        job = await queue.add("chat")
+        queue.sync.change_mark = lambda: "nothing ever changes"
+        waiting = asyncio.ensure_future(job)
+        await until(lambda: queue.watch.changes > 0)
+        gc.collect()
+        worker.c.script("UPDATE llm_jobs SET state = 'cancelled', updated_at = 1, finished_at = 1")
+        assert await waiting is job
 
     asynchronous(board_path, body)
