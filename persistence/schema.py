@@ -496,7 +496,8 @@ def trigger_statements() -> list[str]:
         f"""CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN {log_added}; {_count("NEW", 1)}; {_queue_up("pending + 1")}; END""",
         f"""CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN {turn_back}
-        BEGIN {log_moved}; {recount}; {_queue_up(open_edges)}; END""",
+        BEGIN {log_moved}; {recount}; {_queue_up(open_edges)};
+        UPDATE llm_jobs SET pending = {open_edges} WHERE id = NEW.id AND pending <> {open_edges}; END""",
         f"""CREATE TRIGGER llm_turns_left AFTER UPDATE OF state ON llm_jobs
         WHEN NEW.conversation_id IS NOT NULL AND {_terminal("NEW.state")} AND NOT {_terminal("OLD.state")} BEGIN {_pass_on("NEW")};
         UPDATE llm_job_edges SET state = 'moot' WHERE job_id = NEW.id AND state = 'open' AND step = '{TURN_STEP}'; END""",

@@ -1156,7 +1156,8 @@ CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN NEW.co
             SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '@turn');
         UPDATE llm_jobs SET pending = (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open'), state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
         reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn'); END
+            SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '@turn');
+        UPDATE llm_jobs SET pending = (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open') WHERE id = NEW.id AND pending <> (SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open'); END
 """,
     """
 CREATE TRIGGER llm_turns_left AFTER UPDATE OF state ON llm_jobs
