@@ -185,7 +185,10 @@ class IntentRecorded:
 
 @dataclass(frozen=True, slots=True)
 class CallRemembered:
-    """Answer to RecordIntent: an earlier lease's call of this step has been answered since the job was claimed. No call is to leave."""
+    """An earlier lease's call of this step has been answered since the job was claimed: the step goes by that completion.
+
+    Answer to RecordIntent (no call is to leave), and to RecordOutcome (this call's own completion came second, and is booked only).
+    """
 
     call: CallRef
     completion: dict[str, Any]

@@ -426,8 +426,11 @@ class StoreActor(Actor):
         ]
 
     def _book(self, c: Connection, order: RecordOutcome) -> Replies:
-        stands = ledger.record_outcome(c, order.call.lease, order.call_id, order.outcome, self.now_ms())
-        return [(order.reply_to, OutcomeRecorded(order.call) if stands else LeaseLost(order.call.lease))]
+        if not ledger.record_outcome(c, order.call.lease, order.call_id, order.outcome, self.now_ms()):
+            return [(order.reply_to, LeaseLost(order.call.lease))]
+        # Whoever held the job before may have been answered while this call was under way: the step goes by what was kept first.
+        first = ledger.first_completion(c, order.call_id) if order.call.epoch > 1 else None
+        return [(order.reply_to, OutcomeRecorded(order.call) if first is None else CallRemembered(order.call, first))]
 
     def _save_step(self, c: Connection, order: SaveStep) -> Replies:
         kept = ledger.save_step(c, order.lease, order.name, order.value, self.now_ms())

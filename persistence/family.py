@@ -153,12 +153,16 @@ def children(c: Connection, job_id: int) -> list[JobRow]:
 
 def dependencies(c: Connection, job_id: int) -> list[JobRow]:
     """The jobs that this one waits on or has waited on, in the order of its needs."""
-    return _job_rows(list(dict.fromkeys(c.run(_DEPENDENCIES, {"wanted": job_id}))))  # a turn may have two edges to one job
+    return _job_rows(
+        list(dict.fromkeys(c.run(_DEPENDENCIES, {"wanted": job_id})))
+    )  # a turn may have two edges to one job
 
 
 def dependents(c: Connection, job_id: int) -> list[JobRow]:
     """The jobs that wait on this one or have waited on it, oldest first."""
-    return _job_rows(list(dict.fromkeys(c.run(_DEPENDENTS, {"wanted": job_id}))))  # a turn may have two edges to one job
+    return _job_rows(
+        list(dict.fromkeys(c.run(_DEPENDENTS, {"wanted": job_id})))
+    )  # a turn may have two edges to one job
 
 
 def waits_on(c: Connection, row: JobRow, *, shown: int = 5) -> str:

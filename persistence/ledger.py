@@ -25,6 +25,7 @@ _STEP = Prepared("ledger.STEP")
 _COMPLETIONS = Prepared("ledger.COMPLETIONS")
 _VALUES = Prepared("ledger.VALUES")
 _UNKNOWN = Prepared("ledger.UNKNOWN")
+_FIRST = Prepared("ledger.FIRST")
 _RECENT = Prepared("ledger.RECENT")
 _SET_HOLD = Prepared("ledger.SET_HOLD")
 _CLEAR_HOLD = Prepared("ledger.CLEAR_HOLD")
@@ -84,6 +85,12 @@ def record_outcome(c: Connection, lease: Lease, call_id: int, outcome: CallOutco
     if rows and rows[0][0] == "completed":
         c.change(_COMPLETION, {"call_id": call_id, "completion": dumps(outcome.completion)})
     return lease_stands(c, lease)
+
+
+def first_completion(c: Connection, call_id: int) -> dict[str, Any] | None:
+    """The completion that a call's step goes by if another call's was kept before its own; None if it is its own."""
+    rows = c.run(_FIRST, {"call_id": call_id})
+    return loads(rows[0][0]) if rows else None
 
 
 def save_step(c: Connection, lease: Lease, name: str, value: Any, now: int) -> bool:

@@ -588,6 +588,12 @@ FROM llm_calls JOIN llm_call_completions ON llm_call_completions.call_id = llm_c
 WHERE llm_calls.job_id IN (SELECT anon_1.value
 FROM json_each(:ids) AS anon_1) AND llm_calls.state = 'completed'
 """,
+    "ledger.FIRST": """
+SELECT completion FROM llm_calls AS late
+    JOIN llm_calls AS first ON first.job_id = late.job_id AND first.step = late.step AND first.state = 'completed'
+    JOIN llm_call_completions ON call_id = first.id
+    WHERE late.id = :call_id AND late.state = 'superseded'
+""",
     "ledger.HOLDS": """
 SELECT llm_limit_holds."key", llm_limit_holds.until, llm_limit_holds.reason
 FROM llm_limit_holds

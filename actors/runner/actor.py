@@ -126,6 +126,7 @@ class JobRunnerActor(Actor):
                 self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
             case CallRemembered(ref, kept):
                 self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_remembered(work, call, kept))
+                self._with_call(ref, Stage.BOOKING, lambda work, call: self._on_outdone(work, call, kept))
             case TextArrived(ref, text):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
             case CallFinished(ref, completion):
@@ -364,10 +365,7 @@ class JobRunnerActor(Actor):
             return
         work.steps.add(effect.step)
         if memo is not None and effect.step in memo.completions:
-            completion = Completion.from_json(memo.completions[effect.step])
-            if effect.in_conversation and work.dialogue is not None:
-                work.dialogue.hear(effect.messages, None, completion)
-            answer.give(completion)
+            self._recall(work, effect, answer, memo.completions[effect.step])
             return
         if memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
             self._leave(work, Fail(*booking.parked(f"step {effect.step!r} has a call whose outcome is unknown")))
@@ -457,7 +455,20 @@ class JobRunnerActor(Actor):
         if work.leaving:
             self._finish_when_quiet(work)
         else:
-            call.answer.give(Completion.from_json(kept))
+            self._recall(work, call.effect, call.answer, kept)
+            self._leave_to_wait(work)
+
+    def _on_outdone(self, work: Work, call: Call, kept: dict[str, Any]) -> None:
+        call.then = lambda: self._recall(work, call.effect, call.answer, kept)
+        self._on_booked(work, call)
+
+    @staticmethod
+    def _recall(work: Work, effect: CallModel, answer: Answer, kept: dict[str, Any]) -> None:
+        """Answer with a completion from the ledger."""
+        completion = Completion.from_json(kept)
+        if effect.in_conversation and work.dialogue is not None:
+            work.dialogue.hear(effect.messages, None, completion)
+        answer.give(completion)
 
     def _on_text(self, work: Work, call: Call, text: str) -> None:
         if work.leaving:

@@ -56,6 +56,14 @@ UNKNOWN = select(calls.c.job_id, calls.c.step).where(
     calls.c.job_id.in_(_ids), calls.c.state == lit("unknown"), calls.c.error_class.is_distinct_from(lit("reviewed"))
 )
 
+# What its step goes by instead of the answer of a call that came second.
+FIRST = text("""
+    SELECT completion FROM llm_calls AS late
+    JOIN llm_calls AS first ON first.job_id = late.job_id AND first.step = late.step AND first.state = 'completed'
+    JOIN llm_call_completions ON call_id = first.id
+    WHERE late.id = :call_id AND late.state = 'superseded'
+    """)
+
 # One call's tokens: what it used, where that is known, else what was reserved for it.
 _USED = " + ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
 RECENT = text(f"""

@@ -25,7 +25,20 @@ from . import (
 )
 from .build import DIALECT, as_text
 
-MODULES: tuple[ModuleType, ...] = (claims, conversations, events, flows, host_store, identity, job_store, ledger, queues, retention, schedules, search)
+MODULES: tuple[ModuleType, ...] = (
+    claims,
+    conversations,
+    events,
+    flows,
+    host_store,
+    identity,
+    job_store,
+    ledger,
+    queues,
+    retention,
+    schedules,
+    search,
+)
 
 _HEAD = '''"""SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
 '''

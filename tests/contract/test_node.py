@@ -54,7 +54,9 @@ def test_a_host_in_javascript_needs_nothing_but_the_document(board, document, no
     assert found["text"] == found["result"]["text"] == "It's said."
     assert "illegal transition" in found["refused"]
     with JobQueue(board.path) as queue:
-        assert [[e.cursor, e.job_id, e.to_state] for e in queue.events()] == found["seen"]
+        events = [[e.cursor, e.job_id, e.to_state] for e in queue.events()]
+        assert [1, 1, "waiting"] in found["seen"]
+        assert found["seen"] == events[: len(found["seen"])]  # the other job may have ended after the host looked
         assert [row.state for row in queue.list()] == ["cancelled", "completed", "completed"]
         assert queue.row(1).key == KEY
         assert queue.check() == []

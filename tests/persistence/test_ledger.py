@@ -59,6 +59,8 @@ def test_the_second_completion_of_a_step_is_booked_and_not_kept(board):
     assert board.move(ledger.record_outcome, job.lease, first, done("zombie's"), board.now) is False
     assert [call.state for call in board.queue.calls(job.id)] == ["superseded", "completed"]
     assert ledger.memo(board.c, [job.id])[job.id].completions == {"main": {"text": "mine"}}
+    assert ledger.first_completion(board.c, first) == {"text": "mine"}  # what the step goes by
+    assert ledger.first_completion(board.c, second) is None
     usage = board.queue.usage()
     assert (usage.calls, usage.cost, usage.input_uncached, usage.output_visible) == (2, 84, 14, 6)
 
