@@ -1,0 +1,324 @@
+"""The half of a runner that makes the calls its handler asks for, and writes what is seen of them meanwhile.
+
+    effect CallModel:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ answer the handler
+
+Each arrow is a message; what becomes of the job when a call ends it is the other half's business (`actor.py`).
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ...persistence.model import Lease
+from ..kernel.actor import Actor
+from ..kernel.messages import Down
+from ..kernel.system import ActorSystem
+from ..messages import (
+    STORE,
+    AppendChunks,
+    CallDeferred,
+    CallFailed,
+    CallFinished,
+    CallGranted,
+    CallRef,
+    CallRemembered,
+    Fail,
+    IntentRecorded,
+    OutcomeRecorded,
+    RecordIntent,
+    RecordOutcome,
+    Release,
+    ReserveCall,
+    SetProgress,
+    StartCall,
+    TextArrived,
+    Verdict,
+    WithdrawCall,
+    limiter_name,
+    provider_name,
+)
+from ..providers.model import Billed, CallError, Completion, ErrorClass
+from ..settings import CompanySettings, Route, UnknownModelError, route
+from . import booking, retry
+from .dialogue import in_conversation
+from .effects import CallFailedError, CallModel, ShowProgress
+from .handlers import Answer
+from .work import Call, FlushDue, ReserveAgainDue, ShowDue, Stage, Work
+
+FLUSH_AFTER = 0.1
+"""Seconds that streamed text may wait to be written together; the first piece of an answer does not wait."""
+FLUSH_CHARS = 4096
+PROGRESS_EVERY = 0.15
+RESERVE_AGAIN = 0.1
+GO_BACK_FOR = 0.25
+"""Seconds until a job may be claimed again whose provider was restarting."""
+
+
+class CallingActor(Actor):
+    """Makes calls for the job in hand."""
+
+    def __init__(
+        self, system: ActorSystem, *, settings: CompanySettings, open_limiter: Callable[[Route], None]
+    ) -> None:
+        super().__init__(system)
+        self._settings = settings
+        self._open_limiter = open_limiter
+        self._work: Work | None = None
+
+    @abstractmethod
+    def _leave(self, work: Work, verdict: Verdict) -> None:
+        """Bring the job to its end with this verdict, unless it has one."""
+
+    @abstractmethod
+    def _again(self, work: Work, error: dict[str, Any], reason: str, retry_after: float | None = None) -> Verdict:
+        """Another attempt when the policy of the job's type says, or its end."""
+
+    @abstractmethod
+    def _finish_when_quiet(self, work: Work) -> None:
+        """Go on leaving, if no call keeps the job here any more."""
+
+    @abstractmethod
+    def _leave_to_wait(self, work: Work) -> None:
+        """Leave for the children, once what the handler has under way beside them is done."""
+
+    def receive_of_calls(self, message: object) -> None:
+        """Dispatch what concerns calls. What is about a call that is no longer in hand is history."""
+        match message:
+            case CallGranted(ref):
+                self._with_call(ref, Stage.RESERVING, self._on_granted)
+            case CallDeferred(call=ref):
+                self._with_call(ref, Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
+            case IntentRecorded(ref, call_id):
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+            case CallRemembered(ref, kept):
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_remembered(work, call, kept))
+                self._with_call(ref, Stage.BOOKING, lambda work, call: self._on_outdone(work, call, kept))
+            case TextArrived(ref, text):
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
+            case CallFinished(ref, completion):
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
+            case CallFailed(ref, error):
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
+            case OutcomeRecorded(ref):
+                self._with_call(ref, Stage.BOOKING, self._on_booked)
+            case Down(child, generation):
+                self._on_down(child, generation)
+            case FlushDue(lease):
+                if (work := self._held(lease)) is not None:
+                    self._flush_text(work)
+            case ShowDue(lease):
+                if (work := self._held(lease)) is not None:
+                    self._write_progress(work)
+            case ReserveAgainDue(ref):
+                self._with_call(ref, Stage.RESERVING, lambda _, call: self._reserve(call))
+            case _:
+                self.unhandled(message)
+
+    def _held(self, lease: Lease) -> Work | None:
+        return self._work if self._work is not None and self._work.lease == lease else None
+
+    def _with_call(self, ref: CallRef, stage: Stage, act: Callable[[Work, Call], None]) -> None:
+        work = self._held(ref.lease)
+        call = work.calls.get(ref) if work is not None else None
+        if work is not None and call is not None and call.stage is stage:
+            act(work, call)
+
+    # --- from an effect to its answer -----------------------------------------------------------------------------------------------
+
+    def _call(self, work: Work, effect: CallModel, answer: Answer) -> None:
+        memo = work.job.memo
+        if effect.step in work.steps:
+            answer.refuse(
+                ValueError(f"step {effect.step!r} was used twice in one attempt; give each call a name of its own")
+            )
+            return
+        work.steps.add(effect.step)
+        if memo is not None and effect.step in memo.completions:
+            self._recall(work, effect, answer, memo.completions[effect.step])
+            return
+        if memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
+            self._leave(work, Fail(*booking.parked(f"step {effect.step!r} has a call whose outcome is unknown")))
+            return
+        try:
+            where = route(self._settings, effect.model or work.job.model)
+        except UnknownModelError as error:
+            answer.refuse(CallFailedError(CallError(kind=ErrorClass.NOT_FOUND, message=f"model: {error}", sent=False)))
+            return
+        request = booking.request_of(effect, where)
+        if effect.in_conversation:
+            try:
+                request = in_conversation(work.dialogue, request)
+            except CallFailedError as error:
+                answer.refuse(error)
+                return
+        work.numbers += 1
+        ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
+        call = work.calls[ref] = Call(ref, effect, answer, where, request, booking.charge_of(request, where))
+        self._reserve(call)
+
+    def _reserve(self, call: Call) -> None:
+        call.stage = Stage.RESERVING
+        name = limiter_name(call.route.limit_key)
+        if self.system.directory.find(name) is None:
+            self._open_limiter(call.route)
+            self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
+            return
+        self.watch(name)
+        assert self._work is not None
+        self.tell(
+            name, ReserveCall(reply_to=self.name, call=call.ref, charge=call.charge, priority=self._work.job.priority)
+        )
+
+    def _on_granted(self, _: Work, call: Call) -> None:
+        call.stage = Stage.INTENDING
+        intent = booking.intent_of(call.effect, call.request, call.route, call.charge)
+        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent))
+
+    def _on_deferred(self, work: Work, call: Call, deferred: CallDeferred) -> None:
+        del work.calls[call.ref]
+        self._leave(
+            work,
+            Release(
+                cause="deferral", reason=deferred.reason, held_by=deferred.limit_key, held_until_ms=deferred.until_ms
+            ),
+        )
+
+    def _on_intent(self, work: Work, call: Call, call_id: int) -> None:
+        call.call_id = call_id
+        call.stage = Stage.CALLING
+        if work.leaving:
+            self._on_failed(work, call, booking.not_sent("the job left before the call did"))
+            return
+        name = provider_name(call.route.provider)
+        order = StartCall(
+            reply_to=self.name,
+            call=call.ref,
+            limit_key=call.route.limit_key,
+            request=call.request,
+            timeouts=booking.timeouts_of(work.job, self._settings),
+        )
+        # To this very life: the end of an earlier one may still be in the mailbox, and must not be taken for the end of this call.
+        life = self.system.directory.find(name)
+        if life is not None:
+            self.watch(name)
+            call.provider_life = life.generation
+            if self.system.tell_life(life, order):
+                return
+        self._on_failed(work, call, booking.not_sent(f"provider {call.route.provider} is restarting"))
+
+    def _on_remembered(self, work: Work, call: Call, kept: dict[str, Any]) -> None:
+        del work.calls[call.ref]
+        self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+        if work.leaving:
+            self._finish_when_quiet(work)
+        else:
+            self._recall(work, call.effect, call.answer, kept)
+            self._leave_to_wait(work)
+
+    def _on_outdone(self, work: Work, call: Call, kept: dict[str, Any]) -> None:
+        call.then = lambda: self._recall(work, call.effect, call.answer, kept)
+        self._on_booked(work, call)
+
+    @staticmethod
+    def _recall(work: Work, effect: CallModel, answer: Answer, kept: dict[str, Any]) -> None:
+        """Answer with a completion from the ledger."""
+        completion = Completion.from_json(kept)
+        if effect.in_conversation and work.dialogue is not None:
+            work.dialogue.hear(effect.messages, None, completion)
+        answer.give(completion)
+
+    def _on_finished(self, work: Work, call: Call, completion: Completion) -> None:
+        self.tell(
+            limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
+        )
+        self._flush_text(work)
+        self._book(call, booking.completed(completion, call.route), lambda: self._tell_handler(work, call, completion))
+
+    def _tell_handler(self, work: Work, call: Call, completion: Completion) -> None:
+        if call.effect.in_conversation and work.dialogue is not None:
+            work.dialogue.hear(call.effect.messages, call.request.messages, completion)
+        call.answer.give(completion)
+
+    def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
+        self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))
+        self._book(call, booking.failed(error), lambda: self._act_on(work, call, error))
+
+    def _book(self, call: Call, outcome: Any, then: Callable[[], None]) -> None:
+        call.stage = Stage.BOOKING
+        call.then = then
+        self.tell(STORE, RecordOutcome(reply_to=self.name, call=call.ref, call_id=call.call_id, outcome=outcome))
+
+    def _on_booked(self, work: Work, call: Call) -> None:
+        del work.calls[call.ref]
+        if work.leaving:
+            self._finish_when_quiet(work)
+        elif call.then is not None:
+            call.then()
+            self._leave_to_wait(work)
+
+    def _act_on(self, work: Work, call: Call, error: CallError) -> None:
+        match retry.decide(error, on_unknown=work.job.options.on_unknown):
+            case retry.ReserveAgain():
+                work.numbers += 1
+                call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
+                work.calls[call.ref] = call
+                self._reserve(call)
+            case retry.TryLater(retry_after):
+                self._leave(work, self._again(work, error.to_json(), f"{error.kind}: {error.message}", retry_after))
+            case retry.TellHandler():
+                call.answer.refuse(CallFailedError(error))
+            case retry.Park():
+                self._leave(work, Fail(*booking.parked(error.message)))
+            case retry.GoBack():
+                # Not at once: a provider that is down would have it claimed and handed back at the speed of the disk.
+                until_ms = self.now_ms() + round(GO_BACK_FOR * 1000)
+                self._leave(
+                    work, Release(cause="handback", reason=error.message, held_by=error.message, held_until_ms=until_ms)
+                )
+
+    # --- what is seen of it meanwhile -----------------------------------------------------------------------------------------------
+
+    def _on_text(self, work: Work, call: Call, text: str) -> None:
+        if work.leaving:
+            return
+        work.note_text(call.effect.step, text)
+        if work.chunk == 0 or work.text_size >= FLUSH_CHARS:
+            self._flush_text(work)
+        elif work.flush is None:
+            work.flush = self.after(FLUSH_AFTER, FlushDue(work.lease))
+        if call.request.max_output and not work.shows_itself:
+            self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * call.request.max_output))))
+
+    def _flush_text(self, work: Work) -> None:
+        if work.flush is not None:
+            self.cancel(work.flush)
+            work.flush = None
+        if chunks := work.take_chunks():
+            self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=chunks))
+
+    def _show(self, work: Work, progress: ShowProgress) -> None:
+        work.note_progress(progress)
+        if work.show is None:
+            work.show = self.after(PROGRESS_EVERY, ShowDue(work.lease))
+
+    def _write_progress(self, work: Work) -> None:
+        work.show = None
+        if work.shown is not None and not work.leaving:
+            self.tell(STORE, SetProgress(lease=work.lease, percent=work.shown.percent, message=work.shown.message))
+
+    # --- others come and go ---------------------------------------------------------------------------------------------------------
+
+    def _on_down(self, name: str, generation: int) -> None:
+        if self._work is None:
+            return
+        for call in list(self._work.calls.values()):
+            if call.stage is Stage.RESERVING and name == limiter_name(call.route.limit_key):
+                self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
+            elif call.stage is Stage.CALLING and name == provider_name(call.route.provider):
+                if call.provider_life > generation:
+                    self.watch(name)
+                    continue
+                error = CallError(
+                    kind=ErrorClass.CANCELLED, message=f"provider {call.route.provider} restarted", billed=Billed.MAYBE
+                )
+                self._on_failed(self._work, call, error)
