@@ -6,6 +6,7 @@ The model settles edges by reading the definition of each policy and quorum word
 import contextlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ sys.modules[_NAME] = base  # dataclasses look themselves up here
 _SPEC.loader.exec_module(base)
 
 PARKED = JobState.WAITING_CHILDREN
+QUERIES = st.sampled_from(["priority:7", "-priority:7", "group:g,h", "losses:>0"])
 POLICIES = st.sampled_from(["fail", "fail", "ignore", "continue"])
 
 
@@ -171,29 +173,51 @@ class FlowMachine(base.BoardMachine):  # type: ignore[misc, name-defined]  # loa
             assert created or others <= set(members), (root, member)
         with self.c.write():
             assert host_store.cancel_all(self.c, members, "no", self.now) == len(members)
-        for job_id in members:  # all of them before anyone who waits on one is told
-            self.jobs[job_id].epoch += self.jobs[job_id].state == JobState.ACTIVE
-            self.jobs[job_id].held_until = 0
-            self.jobs[job_id].state = JobState.CANCELLED
-        for job_id in members:
-            self.ends(self.jobs[job_id], JobState.CANCELLED)
+        self.cancel_together(members)
 
     @rule()
     def repair_finds_nothing_to_do(self) -> None:
         with self.c.write():
             assert flows.repair(self.c, after=0, now=self.now, actor="store") == ([], 0)
 
+    def cancel_together(self, job_ids: list[int]) -> int:
+        """All of them before anyone who waits on one is told."""
+        live = [job_id for job_id in job_ids if self.jobs[job_id].state not in TERMINAL_STATES]
+        for job_id in live:
+            self.jobs[job_id].epoch += self.jobs[job_id].state == JobState.ACTIVE
+            self.jobs[job_id].held_until = 0
+            self.jobs[job_id].state = JobState.CANCELLED
+        for job_id in live:
+            self.ends(self.jobs[job_id], JobState.CANCELLED)
+        return len(live)
+
+    @rule(query=QUERIES)
+    def cancel_all(self, query: str) -> None:
+        meant = sorted((job_id for job_id, _ in self.described(query)), reverse=True)
+        cancelled = sum(self.cancel_together(meant[at : at + 2]) for at in range(0, len(meant), 2))
+        assert self.queue.cancel_where(query, chunk=2) == cancelled
+
+    @rule(query=QUERIES)
+    def delete_all(self, query: str) -> None:
+        gone = self.forget(i for i, job in self.described(query) if job.state in TERMINAL_STATES)
+        assert self.queue.delete_where(query, chunk=2) == gone
+
     @rule(age=st.sampled_from([0, 500, 2500]))
     def prune(self, age: int) -> None:
         before = self.now - age
-        old = {i for i, job in self.jobs.items() if job.ended_at is not None and job.ended_at < before}
-        old -= {on for (waiter, on) in self.edges if self.jobs[waiter].state not in TERMINAL_STATES}
+        gone = self.forget(i for i, job in self.jobs.items() if job.ended_at is not None and job.ended_at < before)
         with self.c.write():
-            assert retention.prune(self.c, before) == len(old)
-        for job_id in old:
+            assert retention.prune(self.c, before) == gone
+
+    def forget(self, job_ids: Iterable[int]) -> int:
+        """Delete these from the model, but for what a live job waits on or has waited on. Returns how many went."""
+        kept = {on for (waiter, on) in self.edges if self.jobs[waiter].state not in TERMINAL_STATES}
+        gone = set(job_ids) - kept
+        for job_id in gone:
             del self.jobs[job_id]
-        for pair in [pair for pair in self.edges if old & set(pair)]:
+        for pair in [pair for pair in self.edges if gone & set(pair)]:
             del self.edges[pair]
+        return len(gone)
 
     @invariant()
     def edges_and_counters_agree(self) -> None:
