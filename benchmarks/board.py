@@ -10,10 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+from callboard import JobQueue
 from callboard.persistence import claims
 from callboard.persistence.engine import Connection, open_database
-
-from callboard import JobQueue
 
 from .measure import Bench, Finding, at_most, percentile
 from .worker import Worker, config

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Iterator
 
 import httpx
+
+from callboard import JobQueue
 from callboard.actors.providers.call import Failed, Finished
 from callboard.actors.providers.engine import CallEngine, CallEvent
 from callboard.actors.providers.model import Message, Request, Timeouts
 from callboard.actors.providers.settings import ProviderSettings
-
-from callboard import JobQueue
 
 from .measure import Bench, Finding, Sample, Typical, Verdict, in_turns, share_of_ideal, timed
 from .provider import CHUNKS, provider

@@ -4,9 +4,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from callboard.persistence.errors import DatabaseBusyError
-
 from callboard import JobQueue
+from callboard.persistence.errors import DatabaseBusyError
 
 from .measure import Bench, Finding, Verdict, at_most, percentile
 from .worker import Worker, config, reader, wait_until_ended

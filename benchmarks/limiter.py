@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from callboard import Config, JobQueue
 from callboard.actors.kernel.ask import ask
 from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.messages import DISPATCHER, ROOT, Drain
@@ -11,8 +12,6 @@ from callboard.actors.runner.handlers import HandlerRegistry
 from callboard.actors.settings import LimitSettings
 from callboard.actors.supervisor.tree import CompanyParts, start_company
 from callboard.persistence.board import WorkerBoard
-
-from callboard import Config, JobQueue
 from callboard.simulator import Simulator, SimulatorConfig
 
 from .measure import Bench, Finding, Verdict

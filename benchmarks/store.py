@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
+from callboard import JobQueue
 from callboard.persistence import claims, job_store
 from callboard.persistence.claims import FOREVER
 from callboard.persistence.engine import Connection, open_database
-
-from callboard import JobQueue
 
 from .floor import Floor
 from .measure import Bench, Finding, Sample, Verdict, beside_floor, in_turns, timed

@@ -11,11 +11,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from callboard import Config
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import LimitSettings, ModelSettings, PriceSettings, RunnerSettings
 from callboard.persistence.engine import driver
-
-from callboard import Config
 
 from .handlers import HANDLERS
 

@@ -18,13 +18,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from callboard.actors.providers.keys import KeyUnavailableError, resolve_key
-from callboard.actors.settings import route
 from demo_check import check_calls, check_journal
 from stdlib_rows import rows
 
 from callboard import JobQueue
 from callboard.__main__ import run as callboard
+from callboard.actors.providers.keys import KeyUnavailableError, resolve_key
+from callboard.actors.settings import route
 from callboard.cli.errors import InputError
 from callboard.config import Config, ConfigError, load_config
 

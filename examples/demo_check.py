@@ -10,9 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from callboard.persistence.lifecycle import TERMINAL_STATES
-
 from callboard import JobQueue
+from callboard.persistence.lifecycle import TERMINAL_STATES
 from callboard.simulator import read_journal
 
 

@@ -10,6 +10,8 @@ import json
 from collections import Counter
 from random import Random
 
+from company_provider import Delivery, ScriptedEngine
+
 from callboard.actors.kernel.messages import Crashed, Down, StartFailed
 from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
@@ -30,7 +32,6 @@ from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.lifecycle import TERMINAL_STATES, is_legal
 from callboard.persistence.model import Lease
 from callboard.persistence.new_job import NewJob
-from company_provider import Delivery, ScriptedEngine
 
 CHECK_EVERY = 40
 """Steps between two looks at whether everything is done."""

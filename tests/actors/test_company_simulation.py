@@ -7,6 +7,7 @@ twice, no completion paid for again, nothing left over. A seed that fails can be
 from collections import Counter
 
 import pytest
+
 from callboard.actors.kernel.simulation import SimulatedCrashError
 from callboard.actors.messages import DISPATCHER, RunJob, RunnerIdle
 

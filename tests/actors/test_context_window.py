@@ -5,9 +5,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from callboard.actors.runner.context_window import ContextOverflowError, Entry, budget_of, estimate, fit
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from callboard.actors.runner.context_window import ContextOverflowError, Entry, budget_of, estimate, fit
 
 WORDS = st.text(alphabet="aé語 \n", max_size=60)
 SIZES = st.one_of(st.none(), st.integers(1, 120))

@@ -1,11 +1,12 @@
 """What a call costs."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.cost import cost_at_most, cost_of
 from callboard.actors.providers.model import Usage
 from callboard.actors.settings import PriceSettings
-from hypothesis import given
-from hypothesis import strategies as st
 
 PRICE = PriceSettings(input=3.0, output=15.0, cache_read=0.3, cache_write=3.75)
 

@@ -6,8 +6,9 @@ import importlib
 import inspect
 from pathlib import Path
 
-import callboard.actors
 import pytest
+
+import callboard.actors
 from callboard.actors import messages
 
 ACTORS = Path(callboard.actors.__file__).resolve().parent

@@ -1,12 +1,13 @@
 """What to claim and how many runners to keep: tables, and what holds for every input."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.plan import Allowance, plan_claim, runners_allowed, surplus
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import CompanySettings, LimitSettings, ModelSettings
 from callboard.persistence.model import LaneDepth
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = 1_000_000
 

@@ -1,14 +1,15 @@
 """Runner groups: who can run what, what each may claim, whom to start. And what a plan says of lanes that are nobody's here."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.messages import ClaimPart
 from callboard.actors.plan import Allowance, plan_claim
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.roster import Roster, asked, runner_groups
 from callboard.actors.settings import ClaimSettings, CompanySettings, GroupSettings, ModelSettings, RunnerSettings
 from callboard.persistence.model import LaneDepth, lane_name
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = 1_000_000
 TYPES = frozenset({"chat", "ocr", "embed"})

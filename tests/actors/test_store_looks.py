@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from callboard import JobQueue
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.simulation import SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
@@ -25,8 +27,6 @@ from callboard.actors.store import TRY_AGAIN, StoreActor
 from callboard.persistence.board import WorkerBoard
 from callboard.persistence.errors import DatabaseBusyError
 from callboard.persistence.model import ClaimedJob
-
-from callboard import JobQueue
 
 A, B = "default|a||", "default|b||"
 

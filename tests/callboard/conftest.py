@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pykka
 import pytest
-from callboard.actors.providers.settings import ProviderSettings
-from callboard.actors.settings import ModelSettings, RetrySettings
 
 from callboard import Config, JobQueue, Supervisor
+from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.settings import ModelSettings, RetrySettings
 from callboard.simulator import Simulator, SimulatorConfig
 
 PATIENCE = 20.0

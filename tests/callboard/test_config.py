@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from callboard.actors.settings import route
 
+from callboard.actors.settings import route
 from callboard.cli.settings_table import MEANINGS, markdown
 from callboard.config import (
     AUTO,

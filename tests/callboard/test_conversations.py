@@ -3,10 +3,10 @@
 from itertools import chain
 
 import pytest
-from callboard.actors.runner.context import NoConversationError
-from callboard.actors.settings import RunnerSettings
 
 from callboard import InvalidJobError, JobState
+from callboard.actors.runner.context import NoConversationError
+from callboard.actors.settings import RunnerSettings
 
 NAMES = ["one", "two", "three"]
 

@@ -6,14 +6,14 @@ import sys
 import threading
 
 import pytest
+
+from callboard import CompanyFailedError, JobInterrupted, JobState, Supervisor
 from callboard.actors.providers.model import Message
 from callboard.actors.runner import actor as runner_module
 from callboard.actors.runner.effects import CallModel, KeepValue, ShowProgress
 from callboard.actors.settings import RunnerSettings
 from callboard.actors.supervisor import tree
 from callboard.persistence import job_store
-
-from callboard import CompanyFailedError, JobInterrupted, JobState, Supervisor
 
 ONE = RunnerSettings(min=1, max=1)
 

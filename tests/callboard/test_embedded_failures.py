@@ -3,11 +3,11 @@
 from functools import partial
 
 import pytest
+
+from callboard import JobState
 from callboard.actors.settings import LimitSettings, ModelSettings, RunnerSettings
 from callboard.persistence.board import WorkerBoard
 from callboard.persistence.engine import open_database
-
-from callboard import JobState
 
 ONE = RunnerSettings(min=1, max=1)
 PROMPT = {"prompt": "First. Sentence."}

@@ -4,6 +4,8 @@ import asyncio
 import threading
 
 import pytest
+
+from callboard import FlowJob
 from callboard.actors.providers.model import Message
 from callboard.actors.runner.chat import with_results
 from callboard.actors.runner.effects import CallModel, SpawnChildren
@@ -11,8 +13,6 @@ from callboard.actors.runner.results import results_text
 from callboard.persistence.errors import InvalidJobError
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.model import JobInput
-
-from callboard import FlowJob
 
 
 def prompts(stage):

@@ -1,9 +1,8 @@
 """What a running company does by itself: schedules, pruning, and trying again by policy."""
 
+from callboard import Supervisor
 from callboard.actors.settings import RetryPolicy, RetrySettings
 from callboard.persistence import schedules
-
-from callboard import Supervisor
 
 
 def fails(ctx):

@@ -4,6 +4,9 @@ import json
 import queue
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.providers.adapter import adapter_for
 from callboard.actors.providers.engine import CallEngine, Failed, Finished, Text
 from callboard.actors.providers.keys import Secret
@@ -21,9 +24,6 @@ from callboard.actors.providers.model import (
 )
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.providers.sse import SSEDecoder, SSEEvent
-from hypothesis import given
-from hypothesis import strategies as st
-
 from callboard.simulator import Simulator, SimulatorConfig
 
 WAIT = 10.0

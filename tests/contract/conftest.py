@@ -9,11 +9,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from callboard import Config
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import ModelSettings, PriceSettings
 from callboard.persistence.engine import open_database
-
-from callboard import Config
 from callboard.simulator import Simulator, SimulatorConfig
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sql-contract.md"

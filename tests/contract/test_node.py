@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from callboard.persistence.job_queue import JobQueue
 
 HOST = Path(__file__).with_name("host.mjs")

@@ -1,9 +1,9 @@
 """docs/sql-contract.md by the `sqlite3` shell: every statement of it, as it stands, and what it promises about them."""
 
 import pytest
-from callboard.persistence.job_queue import JobQueue
 
 from callboard import JobState
+from callboard.persistence.job_queue import JobQueue
 
 
 def test_every_statement_of_the_document_does_what_it_says(board, document):

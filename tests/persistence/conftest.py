@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from callboard.persistence import claims
 from callboard.persistence.engine import Connection, Database, open_database
 from callboard.persistence.job_queue import JobQueue

@@ -7,6 +7,7 @@ import threading
 from contextlib import aclosing
 
 import pytest
+
 from callboard.persistence import claims, job_store
 from callboard.persistence.async_queue import AsyncJob, AsyncJobQueue
 from callboard.persistence.engine import open_database

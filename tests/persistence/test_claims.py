@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from callboard.persistence import claims, job_store, ledger
 from callboard.persistence.job_store import _COMPLETE
 from callboard.persistence.lifecycle import JobState

@@ -7,14 +7,15 @@ in the order they completed, whole or not at all.
 import contextlib
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+
 from callboard.persistence import claims, conversations, flows, host_store, job_store
 from callboard.persistence.engine import open_database
 from callboard.persistence.lifecycle import TERMINAL_STATES, JobState, is_legal
 from callboard.persistence.model import Lease, NewMessage, Said
 from callboard.persistence.new_job import NewJob, rows_of
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 LEASE_MS = 1000
 TALKS = {"skips": "skip", "blocks": "block"}

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from callboard.persistence import claims, conversations, flows, job_store
 from callboard.persistence.errors import DatabaseRefusedError, InvalidJobError
 from callboard.persistence.model import ConversationSettings, NewMessage, Said

@@ -8,12 +8,13 @@ import sys
 import threading
 
 import pytest
+from sqlalchemy import bindparam, select, text
+
 from callboard.persistence import engine, errors
 from callboard.persistence.engine import has_wal_reset_bug, open_database
 from callboard.persistence.schema import jobs
 from callboard.persistence.statements.build import as_text, lit
 from callboard.persistence.version import SCHEMA_VERSION
-from sqlalchemy import bindparam, select, text
 
 
 def test_a_new_board_is_private_and_in_wal_mode(url, path):

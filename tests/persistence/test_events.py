@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import pytest
+
 from callboard.persistence import events, job_store
 from callboard.persistence.engine import open_database
 from callboard.persistence.errors import DatabaseBusyError

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+
 from callboard.persistence import family, flows, host_store, job_store, retention
 from callboard.persistence.flow_plan import single_node
 from callboard.persistence.lifecycle import TERMINAL_STATES, JobState
 from callboard.persistence.new_job import NewJob, rows_of
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
 
 _NAME = "callboard_test_state_machine"
 _SPEC = importlib.util.spec_from_file_location(_NAME, Path(__file__).with_name("test_state_machine.py"))

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from callboard.persistence import claims, family, flows, job_store
 from callboard.persistence.errors import InvalidJobError, JobNotFoundError
 from callboard.persistence.flow_plan import FlowJob, flow_nodes

@@ -8,12 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from callboard.persistence import errors
-from callboard.persistence.engine import driver
-from callboard.persistence.new_job import NewJob
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
+
+from callboard.persistence import errors
+from callboard.persistence.engine import driver
+from callboard.persistence.new_job import NewJob
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import multiprocessing
 import sqlite3
 
 import pytest
+
 from callboard.persistence import claims, errors, job_store
 from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.sql_text import STATEMENTS

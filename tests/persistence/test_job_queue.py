@@ -6,6 +6,9 @@ import sys
 import threading
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from callboard.persistence import claims, job_store
 from callboard.persistence.errors import (
     DatabaseNotFoundError,
@@ -19,8 +22,6 @@ from callboard.persistence.errors import (
 from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.new_job import MAX_BODY_BYTES, MAX_DEPTH, NewJob
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 def test_a_job_is_stored_as_it_was_given(board):

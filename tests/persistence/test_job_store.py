@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from callboard.persistence import claims, job_store, ledger
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.model import CallIntent, CallOutcome, Lease

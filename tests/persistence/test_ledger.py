@@ -1,6 +1,7 @@
 """What was spent is booked always; a step has one completion for ever."""
 
 import pytest
+
 from callboard.persistence import job_store, ledger
 from callboard.persistence.errors import DatabaseRefusedError
 from callboard.persistence.model import CallIntent, CallOutcome

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from callboard.persistence.errors import DatabaseRefusedError
 from callboard.persistence.lifecycle import FIRST_STATES, TERMINAL_STATES, TRANSITIONS, JobState, is_legal
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from callboard.persistence import liveness
 from callboard.persistence.liveness import OwnerLock, dead_owners, is_dead, lock_path, remove_dead
 

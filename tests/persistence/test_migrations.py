@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 
 import pytest
+
 from callboard.persistence import errors, migrate
 from callboard.persistence.engine import open_database
 from callboard.persistence.job_queue import JobQueue

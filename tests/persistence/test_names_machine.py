@@ -3,13 +3,14 @@
 import json
 from dataclasses import dataclass
 
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from callboard.persistence import claims, host_store, job_store, retention
 from callboard.persistence.engine import open_database
 from callboard.persistence.lifecycle import TERMINAL_STATES, JobState
 from callboard.persistence.new_job import NewJob, rows_of
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 WINDOW = 3
 KINDS = {"unique": "x", "debounce": "debounce:x", "throttle": "throttle:x"}

@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from callboard.persistence.errors import InvalidJobError
-from callboard.persistence.occurrences import Rhythm
 from hypothesis import given
 from hypothesis import strategies as st
+
+from callboard.persistence.errors import InvalidJobError
+from callboard.persistence.occurrences import Rhythm
 
 BERLIN = "Europe/Berlin"
 

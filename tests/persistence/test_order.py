@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import pytest
+
 from callboard.persistence import claims, job_store, queues
 from callboard.persistence.errors import InvalidJobError
 from callboard.persistence.lifecycle import JobState

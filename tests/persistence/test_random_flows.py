@@ -10,6 +10,7 @@ from collections import Counter
 from random import Random
 
 import pytest
+
 from callboard.persistence import claims, family, flows, host_store, job_store
 from callboard.persistence.new_job import NewJob, rows_of
 

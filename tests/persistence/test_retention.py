@@ -1,6 +1,7 @@
 """Old jobs go, whole and in small steps; what is live, what is waited on and what was spent stay."""
 
 import pytest
+
 from callboard.persistence import job_store, ledger, retention
 from callboard.persistence.errors import InvalidJobError
 from callboard.persistence.model import CallIntent, CallOutcome

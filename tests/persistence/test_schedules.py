@@ -3,13 +3,14 @@
 import multiprocessing
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
 from callboard.persistence import schedules
 from callboard.persistence.engine import open_database
 from callboard.persistence.errors import InvalidJobError
 from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.sql_text import STATEMENTS
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 MINUTE = 60_000
 

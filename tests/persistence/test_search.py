@@ -5,14 +5,15 @@ import json
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from callboard.persistence import job_store, ledger
 from callboard.persistence.errors import InvalidQueryError
 from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.model import CallIntent, CallOutcome
 from callboard.persistence.search import FIELDS, Condition, parse
 from callboard.persistence.statements import search as statements
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NOW = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
 HOUR = 3_600_000

@@ -10,15 +10,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+
 from callboard.persistence import claims, events, host_store, job_store, queues, retention
 from callboard.persistence.engine import open_database
 from callboard.persistence.job_queue import JobQueue
 from callboard.persistence.lifecycle import TERMINAL_STATES, JobState, is_legal
 from callboard.persistence.model import Lease
 from callboard.persistence.new_job import NewJob, rows_of
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 OWNERS = ("worker-a", "worker-b")
 LEASE_MS = 1000

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from callboard import Config, JobQueue
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import ModelSettings, PriceSettings, RetrySettings, RunnerSettings
 from callboard.persistence.engine import driver
 from callboard.persistence.lifecycle import TERMINAL_STATES
-
-from callboard import Config, JobQueue
 from callboard.simulator import Simulator, SimulatorConfig
 
 PATIENCE = 30.0

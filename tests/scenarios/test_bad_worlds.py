@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.persistence.engine import driver
 

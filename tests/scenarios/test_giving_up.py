@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from callboard.persistence.engine import driver
 
 EXIT_GAVE_UP = 70

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from callboard.actors.kernel.ask import ask
 from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.messages import DISPATCHER, ROOT, Drain

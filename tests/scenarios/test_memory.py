@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from callboard.actors.settings import LimitSettings
 
 LIMIT_MB = 50

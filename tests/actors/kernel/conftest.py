@@ -4,6 +4,7 @@ import threading
 
 import pykka
 import pytest
+
 from callboard.actors.kernel.system import ActorSystem
 
 

@@ -5,6 +5,7 @@ import threading
 
 import pykka
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.ask import ask
 from callboard.actors.kernel.errors import ActorUnavailableError

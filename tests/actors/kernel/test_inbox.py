@@ -3,11 +3,12 @@ import threading
 
 import pykka
 import pytest
+from pykka._envelope import Envelope
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.errors import InboxClosedError, MailboxFullError
 from callboard.actors.kernel.inbox import FULL, STOPPED, ClosingInbox
 from callboard.actors.kernel.messages import Stop
-from pykka._envelope import Envelope
 
 
 def test_the_system_lane_goes_first_and_each_lane_keeps_its_order():

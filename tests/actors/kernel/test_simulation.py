@@ -1,4 +1,5 @@
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.errors import SimulationError
 from callboard.actors.kernel.messages import Crashed, Down, StartFailed

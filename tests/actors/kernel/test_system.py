@@ -1,6 +1,7 @@
 import threading
 
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.ask import ReplyTo, ask
 from callboard.actors.kernel.directory import REMEMBERED

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from callboard.actors.providers.engine import CallEngine, Failed, Finished, Text
 from callboard.actors.providers.model import Message, Request, Timeouts
 from callboard.actors.providers.settings import ProviderSettings

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from callboard.actors.providers.anthropic_messages import AnthropicMessages
 from callboard.actors.providers.keys import Secret
 from callboard.actors.providers.model import (

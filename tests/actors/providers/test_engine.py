@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from callboard.actors.providers import http_client
 from callboard.actors.providers.engine import CallEngine, Failed, Finished, Text
 from callboard.actors.providers.model import Billed, ErrorClass, Finish, Message, Request, Scope, Timeouts

@@ -1,12 +1,13 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.providers.anthropic_messages import AnthropicMessages
 from callboard.actors.providers.errors import classify_reply, parse_error_bytes
 from callboard.actors.providers.model import Billed, CallError, ErrorClass, Scope
 from callboard.actors.providers.openai_chat import OpenAIChat
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = 1_790_000_000_000
 OA, A = OpenAIChat(), AnthropicMessages()

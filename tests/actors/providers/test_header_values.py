@@ -1,4 +1,7 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.providers.header_values import (
     MAX_WAIT,
     count,
@@ -9,8 +12,6 @@ from callboard.actors.providers.header_values import (
     should_retry,
     until_instant,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = 1_790_000_000_000
 

@@ -3,6 +3,7 @@ import json
 import pickle
 
 import pytest
+
 from callboard.actors.providers.keys import KeyUnavailableError, Secret, redact, resolve_key
 
 VALUE = "sk-ant-very-secret-0123456789"

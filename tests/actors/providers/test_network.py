@@ -10,6 +10,7 @@ import sys
 
 import httpcore
 import pytest
+
 from callboard.actors.providers import http_client, network
 from callboard.actors.providers.engine import Finished
 from callboard.actors.providers.model import Billed, ErrorClass, Message, Request, Scope, Timeouts

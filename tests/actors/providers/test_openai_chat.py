@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+
 from callboard.actors.providers.keys import Secret
 from callboard.actors.providers.model import (
     Billed,

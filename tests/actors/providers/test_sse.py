@@ -1,7 +1,8 @@
 import pytest
-from callboard.actors.providers.sse import EventTooLargeError, SSEDecoder, SSEEvent
 from hypothesis import given
 from hypothesis import strategies as st
+
+from callboard.actors.providers.sse import EventTooLargeError, SSEDecoder, SSEEvent
 
 STREAM = (
     ': keep-alive\n\nevent: start\ndata: {"a":1}\n\ndata:no space\n\ndata: one\ndata: two\nid: 7\nretry: 5\n\n'

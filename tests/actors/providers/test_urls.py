@@ -2,6 +2,7 @@ import ipaddress
 
 import msgspec
 import pytest
+
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.providers.urls import UnsafeURLError, check_base_url, refusal
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import pytest
+
 from callboard.actors.messages import CallRef
 from callboard.actors.rate_limiter.limiter import Limiter
 from callboard.actors.settings import LimitSettings

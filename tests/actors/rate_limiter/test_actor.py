@@ -1,6 +1,7 @@
 """The limiter's protocol, message by message, in virtual time."""
 
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.simulation import START_MS, SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.messages import Crashed, Down
 from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler

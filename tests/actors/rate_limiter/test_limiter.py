@@ -5,6 +5,7 @@ import math
 import random
 
 import pytest
+
 from callboard.actors.messages import CallRef
 from callboard.actors.providers.model import LimitSnapshot
 from callboard.actors.rate_limiter.hold import BRISK, LONGEST_HOLD, PATIENT, Hold

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import pytest
-from callboard.actors.rate_limiter.window import Window
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from callboard.actors.rate_limiter.window import Window
 
 WINDOW = 8.0
 

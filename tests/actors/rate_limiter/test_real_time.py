@@ -5,6 +5,7 @@ import time
 
 import httpx
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.messages import (
@@ -23,7 +24,6 @@ from callboard.actors.messages import (
 )
 from callboard.actors.rate_limiter.actor import RateLimiterActor
 from callboard.actors.settings import LimitSettings
-
 from callboard.simulator import Simulator, SimulatorConfig
 
 KEY = "acme/small"

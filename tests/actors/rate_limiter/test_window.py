@@ -1,6 +1,7 @@
 """One dimension: what is held, until when, and what others were seen to use."""
 
 import pytest
+
 from callboard.actors.rate_limiter.window import Window
 
 SLOT = 0.0625

@@ -1,14 +1,15 @@
 """What the ledger and the limiter are told about a call."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.messages import CallRef
 from callboard.actors.providers.model import Billed, CallError, Completion, ErrorClass, Finish, Message, Usage
 from callboard.actors.runner import booking
 from callboard.actors.runner.effects import CallModel
 from callboard.actors.settings import CompanySettings, LimitSettings, PriceSettings, Route
 from callboard.persistence.model import ClaimedJob, JobOptions, Lease
-from hypothesis import given
-from hypothesis import strategies as st
 
 CALL = CallRef(1, 2, 3)
 

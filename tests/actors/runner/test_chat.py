@@ -1,10 +1,11 @@
 """The data of a chat job: what is taken, and which field is named in a refusal."""
 
 import pytest
-from callboard.actors.providers.model import Message
-from callboard.actors.runner.chat import InvalidDataError, parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from callboard.actors.providers.model import Message
+from callboard.actors.runner.chat import InvalidDataError, parse
 
 HELLO = (Message("user", "Hello"),)
 

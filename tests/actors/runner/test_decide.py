@@ -1,6 +1,7 @@
 """What is done about a failed call, by its class."""
 
 import pytest
+
 from callboard.actors.providers.model import Billed, CallError, ErrorClass
 from callboard.actors.runner.retry import (
     HOLDS_KEY,

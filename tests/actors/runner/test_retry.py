@@ -3,11 +3,12 @@
 import logging
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.messages import Fail, RetryLater
 from callboard.actors.runner import retry
 from callboard.actors.settings import RetryPolicy, RetrySettings
-from hypothesis import given
-from hypothesis import strategies as st
 
 ERROR = {"class": "server", "message": "no"}
 fractions = st.floats(0, 1, exclude_max=True)

@@ -1,13 +1,14 @@
 """How a handler's end becomes a verdict."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.messages import Complete, Fail, RetryLater
 from callboard.actors.providers.model import CallError, ErrorClass
 from callboard.actors.runner.chat import InvalidDataError
 from callboard.actors.runner.effects import CallFailedError, JobInterrupted
 from callboard.actors.runner.verdicts import MAX_MESSAGE, result_verdict, verdict_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

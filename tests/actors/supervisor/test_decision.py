@@ -1,4 +1,7 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from callboard.actors.kernel.messages import Crashed, Hung, Normal, Shutdown, StartFailed
 from callboard.actors.supervisor.decision import (
     Escalate,
@@ -10,8 +13,6 @@ from callboard.actors.supervisor.decision import (
     wants_restart,
 )
 from callboard.actors.supervisor.spec import Backoff, ChildSpec, Intensity, Restart
-from hypothesis import given
-from hypothesis import strategies as st
 
 FAILURES = [Crashed("x"), StartFailed("x"), Hung("x", 1.0)]
 REASONS = [Normal(), Shutdown(), *FAILURES]

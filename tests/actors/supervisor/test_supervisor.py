@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.messages import Crashed, Down, Hung, Normal, Shutdown, Started, StartFailed, explain
 from callboard.actors.kernel.simulation import SimulationScheduler

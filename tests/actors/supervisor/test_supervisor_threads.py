@@ -4,6 +4,7 @@ import threading
 
 import pykka
 import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.messages import Crashed, Hung, Shutdown
 from callboard.actors.supervisor.messages import ChildDown, ChildHung, ChildStarted, StartChild

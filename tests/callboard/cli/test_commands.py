@@ -5,14 +5,14 @@ import json
 import sqlite3
 
 import pytest
+
+from callboard import JobQueue
 from callboard.actors.settings import CompanySettings
+from callboard.cli.add import PRIORITIES
+from callboard.cli.options import STATES
 from callboard.persistence.engine import driver
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.new_job import PRIORITIES as REAL_PRIORITIES
-
-from callboard import JobQueue
-from callboard.cli.add import PRIORITIES
-from callboard.cli.options import STATES
 
 
 def test_the_names_in_options_are_the_boards():

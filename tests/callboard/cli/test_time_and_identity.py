@@ -3,15 +3,15 @@
 import json
 
 import pytest
+
+from callboard import JobQueue
+from callboard.cli.clean import parse_duration
+from callboard.cli.errors import InputError
 from callboard.persistence.board import WorkerBoard
 from callboard.persistence.claims import claim
 from callboard.persistence.job_store import release
 from callboard.persistence.ledger import record_intent
 from callboard.persistence.model import CallIntent
-
-from callboard import JobQueue
-from callboard.cli.clean import parse_duration
-from callboard.cli.errors import InputError
 
 HELLO = ("--data", '{"prompt": "hello"}')
 
