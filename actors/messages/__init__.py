@@ -1,0 +1,171 @@
+"""Every message of the company, a module for each actor that is told: a reader sees each protocol whole.
+
+Orders are imperative (`RunJob`), facts past tense (`JobRecorded`). All are frozen, carry no secrets, and are told, never asked: a reply is a
+message to the name in `reply_to`. Times are epoch milliseconds (`_ms`), durations seconds. Messages about a job carry its `Lease`, so
+that a receiver can drop what concerns a lease it no longer holds.
+
+One job, line by line:
+
+    Dispatcher → Store         ClaimJobs                          → JobsClaimed
+    Dispatcher → JobRunner     RunJob
+    JobRunner  → RateLimiter   ReserveCall                        → CallGranted | CallDeferred
+    JobRunner  → Store         RecordIntent                       → IntentRecorded | CallRemembered | LeaseLost
+    JobRunner  → Provider      StartCall                          → TextArrived… → CallFinished | CallFailed
+    Provider   → RateLimiter   LimitsObserved, KeyRefused         RateLimiter → Dispatcher  KeyHeld | KeyFreed
+    JobRunner  → Store         AppendChunks…, RecordOutcome       → OutcomeRecorded | LeaseLost
+    JobRunner  → RateLimiter   SettleCall
+    JobRunner  → Store         FinishJob                          → JobRecorded | LeaseLost
+    JobRunner  → Dispatcher    RunnerIdle
+"""
+
+from .dispatcher import (
+    Describe,
+    Drain,
+    HandlerAbandoned,
+    HandlerReturned,
+    Hasten,
+    KeyFreed,
+    KeyHeld,
+    ReportIn,
+    RunnerBusy,
+    RunnerIdle,
+    WakeUp,
+)
+from .limiter import (
+    CallDeferred,
+    CallGranted,
+    DescribeLimits,
+    KeyRefused,
+    LimitsDescribed,
+    LimitsObserved,
+    ReserveCall,
+    SettleCall,
+    WithdrawCall,
+)
+from .names import (
+    DISPATCHER,
+    LIMITERS,
+    PROVIDERS,
+    ROOT,
+    RUNNERS,
+    STORE,
+    CallRef,
+    Cause,
+    Charge,
+    limiter_name,
+    provider_name,
+)
+from .provider import AbortCall, CallFailed, CallFinished, StartCall, TextArrived
+from .runner import HandBack, RevokeJob, RunJob
+from .store import (
+    AppendChunks,
+    BoardQuiet,
+    CallRemembered,
+    CheckLeases,
+    ClaimJobs,
+    ClaimPart,
+    Complete,
+    Fail,
+    FinishJob,
+    HoldLane,
+    IntentRecorded,
+    JobRecorded,
+    JobsClaimed,
+    LeaseLost,
+    LeasesLost,
+    LoadUsage,
+    OutcomeRecorded,
+    RecordIntent,
+    RecordOutcome,
+    Release,
+    ReleaseJob,
+    RenewLeases,
+    RetryLater,
+    SaveHold,
+    SaveStep,
+    SetProgress,
+    Spawn,
+    StepSaved,
+    StoreRecovered,
+    StoreRefused,
+    StoreUnavailable,
+    SweepBoard,
+    UsageLoaded,
+    Verdict,
+)
+
+__all__ = [
+    "DISPATCHER",
+    "LIMITERS",
+    "PROVIDERS",
+    "ROOT",
+    "RUNNERS",
+    "STORE",
+    "AbortCall",
+    "AppendChunks",
+    "BoardQuiet",
+    "CallDeferred",
+    "CallFailed",
+    "CallFinished",
+    "CallGranted",
+    "CallRef",
+    "CallRemembered",
+    "Cause",
+    "Charge",
+    "CheckLeases",
+    "ClaimJobs",
+    "ClaimPart",
+    "Complete",
+    "Describe",
+    "DescribeLimits",
+    "Drain",
+    "Fail",
+    "FinishJob",
+    "HandBack",
+    "HandlerAbandoned",
+    "HandlerReturned",
+    "Hasten",
+    "HoldLane",
+    "IntentRecorded",
+    "JobRecorded",
+    "JobsClaimed",
+    "KeyFreed",
+    "KeyHeld",
+    "KeyRefused",
+    "LeaseLost",
+    "LeasesLost",
+    "LimitsDescribed",
+    "LimitsObserved",
+    "LoadUsage",
+    "OutcomeRecorded",
+    "RecordIntent",
+    "RecordOutcome",
+    "Release",
+    "ReleaseJob",
+    "RenewLeases",
+    "ReportIn",
+    "ReserveCall",
+    "RetryLater",
+    "RevokeJob",
+    "RunJob",
+    "RunnerBusy",
+    "RunnerIdle",
+    "SaveHold",
+    "SaveStep",
+    "SetProgress",
+    "SettleCall",
+    "Spawn",
+    "StartCall",
+    "StepSaved",
+    "StoreRecovered",
+    "StoreRefused",
+    "StoreUnavailable",
+    "SweepBoard",
+    "TextArrived",
+    "UsageLoaded",
+    "Verdict",
+    "WakeUp",
+    "WithdrawCall",
+    "limiter_name",
+    "provider_name",
+]
