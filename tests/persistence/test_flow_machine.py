@@ -52,21 +52,32 @@ class FlowMachine(base.BoardMachine):  # type: ignore[misc, name-defined]  # loa
     # --- what waiting adds to the model's moves
 
     def ends(self, job: Any, state: JobState) -> None:
-        super().ends(job, state)
-        if state not in TERMINAL_STATES:
-            return
-        ended = self.ids()[id(job)]
-        for edge in self.open_of(ended):
-            edge[2] = "moot"
-        for (waiter, target), edge in list(self.edges.items()):
-            if target == ended and edge[2] == "open":
-                edge[2] = "met" if state == JobState.COMPLETED or edge[1] != "fail" else "failed"
-                self.reconsider(waiter, edge[0])
+        self.end_together([job], state)
 
-    def reconsider(self, waiter: int, step: str) -> None:
+    def end_together(self, jobs: list[Any], state: JobState) -> None:
+        """All of them, before anyone who waits on one is told; those who fail by it end together in turn."""
+        for job in jobs:
+            super().ends(job, state)
+        if state not in TERMINAL_STATES or not jobs:
+            return
+        ids = self.ids()
+        ended = {ids[id(job)] for job in jobs}
+        for job_id in ended:
+            for edge in self.open_of(job_id):
+                edge[2] = "moot"
+        told: dict[tuple[int, str], None] = {}
+        for (waiter, target), edge in self.edges.items():
+            if target in ended and edge[2] == "open":
+                edge[2] = "met" if state == JobState.COMPLETED or edge[1] != "fail" else "failed"
+                told[waiter, edge[0]] = None
+        failing = [waiter for waiter, step in told if self.cannot_go_on(waiter, step)]
+        self.end_together([self.jobs[waiter] for waiter in dict.fromkeys(failing)], JobState.FAILED)
+
+    def cannot_go_on(self, waiter: int, step: str) -> bool:
+        """Whether the waiter fails by its edges; if they are met, it may run."""
         job = self.jobs[waiter]
         if job.state not in (PARKED, JobState.DELAYED):
-            return
+            return False
         of_step = [edge for (who, _), edge in self.edges.items() if who == waiter and edge[0] == step]
         needed = self.quorums.get(waiter) or len(of_step)
         met = sum(edge[2] == "met" for edge in of_step)
@@ -74,10 +85,10 @@ class FlowMachine(base.BoardMachine):  # type: ignore[misc, name-defined]  # loa
             for edge in of_step:
                 edge[2] = "moot" if edge[2] == "open" else edge[2]
         elif met + sum(edge[2] == "open" for edge in of_step) < needed:
-            self.ends(job, JobState.FAILED)
-            return
+            return True
         if job.state == PARKED and not self.open_of(waiter):
             job.state = JobState.WAITING
+        return False
 
     def promote(self) -> None:
         due = [i for i, job in self.jobs.items() if job.state == JobState.DELAYED and job.run_at <= self.now]
@@ -125,7 +136,8 @@ class FlowMachine(base.BoardMachine):  # type: ignore[misc, name-defined]  # loa
             met = ended == JobState.COMPLETED or policy != "fail"
             now = "open" if ended not in TERMINAL_STATES else "met" if met else "failed"
             self.edges[job_id, target] = ["", policy, now]
-        self.reconsider(job_id, "")
+        if self.cannot_go_on(job_id, ""):
+            self.ends(self.jobs[job_id], JobState.FAILED)
 
     @rule(lease=leases, count=st.integers(1, 3), quorum=st.sampled_from([None, None, 1]), policy=POLICIES)
     def spawn(self, lease: Any, count: int, quorum: int | None, policy: str) -> None:
@@ -182,14 +194,11 @@ class FlowMachine(base.BoardMachine):  # type: ignore[misc, name-defined]  # loa
             assert flows.repair(self.c, after=0, now=self.now, actor="store") == ([], 0)
 
     def cancel_together(self, job_ids: list[int]) -> int:
-        """All of them before anyone who waits on one is told."""
         live = [job_id for job_id in job_ids if self.jobs[job_id].state not in TERMINAL_STATES]
         for job_id in live:
             self.jobs[job_id].epoch += self.jobs[job_id].state == JobState.ACTIVE
             self.jobs[job_id].held_until = 0
-            self.jobs[job_id].state = JobState.CANCELLED
-        for job_id in live:
-            self.ends(self.jobs[job_id], JobState.CANCELLED)
+        self.end_together([self.jobs[job_id] for job_id in live], JobState.CANCELLED)
         return len(live)
 
     @rule(query=QUERIES)
@@ -228,7 +237,7 @@ class FlowMachine(base.BoardMachine):  # type: ignore[misc, name-defined]  # loa
             (waiter, on): list(rest)
             for waiter, on, *rest in self.c.script("SELECT job_id, depends_on, step, policy, state FROM llm_job_edges")
         }
-        assert found == self.edges
+        assert found == self.edges, (found, self.edges)
         pending = dict(self.c.script("SELECT id, pending FROM llm_jobs"))
         assert pending == {job_id: len(self.open_of(job_id)) for job_id in self.jobs}
 
