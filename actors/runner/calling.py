@@ -233,6 +233,10 @@ class CallingActor(Actor):
         )
         self._flush_text(work)
         self._book(call, booking.completed(completion, call.route), lambda: self._tell_handler(work, call, completion))
+        if work.performance.inline and work.lease.epoch == 1:
+            # What a built-in does next is a write behind this one, or another call: the outcome is committed with what follows from it, or
+            # before it. Not for a job that had a holder before: another answer may have been kept first.
+            self._on_booked(work, call)
 
     def _tell_handler(self, work: Work, call: Call, completion: Completion) -> None:
         if call.effect.in_conversation and work.dialogue is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from ...persistence.model import ClaimedJob, Lease
 from .chat import chat
@@ -59,7 +59,9 @@ class Answer(Protocol):
 
 
 class Performance(Protocol):
-    """A handler at work."""
+    """A handler at work. `inline`: it acts by effects alone, so that it may be answered before a write it follows from is on disk."""
+
+    inline: ClassVar[bool]
 
     def start(self) -> None:
         """Begin. Effects and the end are posted to the runner."""
@@ -73,6 +75,8 @@ Post = Callable[[EffectAsked | HandlerEnded], None]
 
 class InlinePerformance:
     """A generator, stepped by the runner itself: it never waits, so it needs no thread."""
+
+    inline: ClassVar[bool] = True
 
     def __init__(self, handler: GeneratorHandler, job: ClaimedJob, post: Post) -> None:
         self._generator = handler(job)
@@ -132,6 +136,8 @@ class _FutureAnswer:
 
 class _AskingPerformance:
     """What handlers outside the runner share: one effect pending at a time for each waiting thread or task, all refused on interruption."""
+
+    inline: ClassVar[bool] = False
 
     def __init__(self, lease: Lease, post: Post) -> None:
         self._lease = lease
