@@ -65,6 +65,8 @@ from .upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 Replies = list[tuple[str, object]]
+CHECKPOINT_EVERY = 1.0
+"""Seconds."""
 TRY_AGAIN = 0.5
 """Seconds between tries while the database refuses work."""
 REPAIR_LIMIT = 2000
@@ -118,6 +120,11 @@ class _SettleMore:
     """Go on telling those who waited on jobs that ended: there were more than one transaction should move."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """Time to move what was committed into the database file."""
+
+
 class StoreActor(Actor):
     """Writes for everybody, in the order it is told."""
 
@@ -142,6 +149,7 @@ class StoreActor(Actor):
         self._pending: list[object] = []
         self._available = True
         self._connection: Connection | None = None
+        self._checkpointed = 0
         self._try_now = False
         self._seen_version: int | None = None
         self._known: _Known | None = None
@@ -152,6 +160,7 @@ class StoreActor(Actor):
         """Open the connection, and begin to renew: the life before may have been down for a while."""
         self._connection = self._board.connect()
         self.after(0.0, RenewLeases())
+        self.after(CHECKPOINT_EVERY, _Checkpoint())
 
     def on_stop(self) -> None:
         """Write what waits and hand back what is still held: whoever worked on it has been stopped before. Then close the connection."""
@@ -190,6 +199,8 @@ class StoreActor(Actor):
                 self.tell(message.reply_to, BoardQuiet(message.number))
             case _TryAgain():
                 self._try_now = True
+            case _Checkpoint():
+                self._checkpoint()
             case RenewLeases():
                 self._pending.append(message)
                 self.after(self._ttl_ms / 3000, RenewLeases())
@@ -295,6 +306,16 @@ class StoreActor(Actor):
                 return self._settle_more(c)
             case _:
                 self.unhandled(message)
+
+    def _checkpoint(self) -> None:
+        """Apart from any commit, so that nobody waits behind it: a commit that checkpoints takes tens of milliseconds."""
+        self.after(CHECKPOINT_EVERY, _Checkpoint())
+        if self._available and self._open_connection.commits != self._checkpointed:
+            self._checkpointed = self._open_connection.commits
+            try:
+                self._open_connection.checkpoint()
+            except DatabaseError as error:
+                logger.warning("could not checkpoint, the next one may: %s", error)
 
     # --- looking without a transaction ----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ somebody their data:
 - SQLite 3.7.0 to 3.51.2 can lose committed pages in WAL mode when two connections write and checkpoint at the same instant. A process with
   such an engine uses the rollback journal, which is safe and slower, and says so once.
 - Every write is `BEGIN IMMEDIATE`: a transaction that starts as a reader and becomes a writer fails at once, whatever the timeout.
-- SQLite's own waiting sleeps up to 100 ms at a time; ours retries every millisecond until the busy timeout.
+- SQLite's own waiting sleeps up to 100 ms at a time; ours retries every millisecond until the busy timeout, and stands in line (`turnstile`).
 - A new file is readable by its owner only, and so are the `-wal` and `-shm` files, which take their mode from it.
 """
 
@@ -23,6 +23,7 @@ from urllib.parse import quote
 from . import errors
 from .sql import Prepared
 from .sql_text import CREATION
+from .turnstile import Turnstile
 from .version import SCHEMA_VERSION, VERSION_TABLE
 
 log = logging.getLogger("callboard.persistence")
@@ -45,6 +46,7 @@ _BUSY_CODES = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 _ENGINE_WAIT_MS = 5  # what SQLite may wait by itself; the rest is ours
 _RETRY_S = 0.001
 _WAL_KEEP_BYTES = 64 * 1024 * 1024
+_PAGE_BYTES = 4096
 
 _creating = threading.Lock()
 _warned = threading.Event()
@@ -238,11 +240,14 @@ class Database:
             check_same_thread=False,
             cached_statements=256,
         )
-        # Setting synchronous and foreign_keys takes no lock; journal_size_limit only bounds what a checkpoint leaves behind.
+        # Setting synchronous and foreign_keys takes no lock; journal_size_limit only bounds what a checkpoint leaves behind. The automatic
+        # checkpoint is a net for a board without a worker: it would hold up a commit, and whoever stands in line behind it, for tens of
+        # milliseconds; a worker checkpoints apart from its commits.
         for pragma in (
             f"synchronous = {self._synchronous}",
             "foreign_keys = ON",
             f"journal_size_limit = {_WAL_KEEP_BYTES}",
+            f"wal_autocheckpoint = {_WAL_KEEP_BYTES // _PAGE_BYTES}",
         ):
             connection.execute(f"PRAGMA {pragma}")
         return connection
@@ -297,6 +302,7 @@ class Connection:
         self.unsettled: list[int] = []
         self._driver = driver_connection
         self._execute = self._driver.execute
+        self._turnstile = None if database.path is None else Turnstile(database.path)
         self._write = _Write(self)
 
     def run(self, prepared: Prepared, params: Mapping[str, Any] | None = None) -> list[Row]:
@@ -339,6 +345,10 @@ class Connection:
         """A number that changes when another connection, of any process, has committed. Own commits do not change it."""
         return int(self.pragma("data_version"))
 
+    def checkpoint(self) -> None:
+        """Move what has been committed from the log into the database file, as far as readers allow. Holds up no writer."""
+        self.script("PRAGMA wal_checkpoint(PASSIVE)")
+
     def write(self) -> "_Write":
         """`with connection.write():` one immediate transaction: committed at the end, rolled back whole on any exception."""
         return self._write
@@ -352,7 +362,8 @@ class Connection:
         """Close it; an open transaction is rolled back. The one connection of a database in memory stays."""
         if self._driver.in_transaction:
             self._execute("ROLLBACK")
-        if self.database.path is not None:
+        if self._turnstile is not None:
+            self._turnstile.close()
             self._driver.close()
 
     def __enter__(self) -> Self:
@@ -364,10 +375,16 @@ class Connection:
         self.close()
 
     def _begin(self) -> None:
+        if self._turnstile is not None:
+            self._turnstile.enter(self.database.busy_timeout)
         try:
             self._execute("BEGIN IMMEDIATE")
         except driver.Error as error:
-            self._again(error, lambda: self._execute("BEGIN IMMEDIATE"))
+            try:
+                self._again(error, lambda: self._execute("BEGIN IMMEDIATE"))
+            except BaseException:
+                self._leave()
+                raise
 
     def _commit(self) -> None:
         try:
@@ -379,11 +396,19 @@ class Connection:
             except BaseException:
                 self._rollback()
                 raise
+        self._leave()
         self.commits += 1
 
     def _rollback(self) -> None:
-        if self._driver.in_transaction:  # SQLite ends it by itself on a full disk
-            self._execute("ROLLBACK")
+        try:
+            if self._driver.in_transaction:  # SQLite ends it by itself on a full disk
+                self._execute("ROLLBACK")
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._turnstile is not None:
+            self._turnstile.leave()
 
     def _again(self, error: Exception, attempt: Callable[[], T]) -> T:
         return self.database.again(error, attempt)

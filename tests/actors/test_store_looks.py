@@ -23,7 +23,7 @@ from callboard.actors.messages import (
     JobsClaimed,
     RetryLater,
 )
-from callboard.actors.store import TRY_AGAIN, StoreActor
+from callboard.actors.store import CHECKPOINT_EVERY, TRY_AGAIN, StoreActor
 from callboard.persistence.board import WorkerBoard
 from callboard.persistence.errors import DatabaseBusyError
 from callboard.persistence.model import ClaimedJob
@@ -173,3 +173,19 @@ def test_what_a_look_did_in_a_transaction_that_failed_is_done_again(
     desk.simulation.advance(TRY_AGAIN + 0.1)
     claimed = [message for message in desk.kept if isinstance(message, JobsClaimed)]
     assert [found.id for _, found in claimed[-1].jobs] == [job.id]
+
+
+def test_what_is_committed_moves_into_the_file_by_itself_and_only_when_there_is_something(desk: Desk) -> None:
+    file = desk.board._database.path
+    assert file is not None
+    statements: list[str] = []
+    script = desk.connection.script
+    desk.connection.script = lambda sql: (statements.append(sql), script(sql))[1]
+    desk.queue.add("a", {"text": "x" * 100_000})
+    desk.look()
+    before = file.stat().st_size
+    desk.simulation.advance(CHECKPOINT_EVERY + 0.1)
+    assert file.stat().st_size > before + 90_000
+    statements.clear()
+    desk.simulation.advance(3 * CHECKPOINT_EVERY)
+    assert not [sql for sql in statements if "checkpoint" in sql]

@@ -24,7 +24,8 @@ def test_a_new_board_is_private_and_in_wal_mode(url, path):
         assert (c.pragma("journal_mode"), c.pragma("synchronous"), c.pragma("foreign_keys")) == ("wal", 2, 1)
         for file in path.parent.iterdir():
             assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
-        assert {file.name for file in path.parent.iterdir()} == {"board.db", "board.db-wal", "board.db-shm"}
+        names = {file.name for file in path.parent.iterdir()}
+        assert names == {"board.db", "board.db-wal", "board.db-shm", "board.db.gate", "board.db.slot"}
 
 
 def test_synchronous_normal_is_an_option(url):
