@@ -175,6 +175,7 @@ def test_a_locked_database_is_retried_then_named(url):
 
 def test_it_waits_for_a_writer_that_comes_to_an_end(url):
     holder, other = open_database(url).connect(), open_database(url).connect()
+    holder._turnstile = None  # a stranger, who does not stand in line
     begun, ended = threading.Event(), threading.Event()
 
     def holds():
