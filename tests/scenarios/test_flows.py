@@ -53,7 +53,9 @@ def test_an_agent_killed_after_every_step_comes_to_the_same_end_and_pays_once(wo
         seen.add((completed_calls(world), str(job.refresh().state)))
         if job.state == "completed":
             break
-        if job.state == "failed":  # killed twice before, it ran alone, and was killed again: convicted, and sent back by a person
+        if (
+            job.state == "failed"
+        ):  # killed twice before, it ran alone, and was killed again: convicted, and sent back by a person
             assert job.error["class"] == "poison", job.error
             assert job.retry()
     last = world.start(config, **options, options=["--once"])
