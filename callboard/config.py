@@ -111,7 +111,12 @@ class Config(CompanySettings, frozen=True, kw_only=True, forbid_unknown_fields=T
     log_format: Literal["text", "json"] = "text"
 
     def __post_init__(self) -> None:
-        """Let the solo profile mean one runner, whatever the pool is configured with."""
+        """Let the solo profile mean one runner, whatever the pool is configured with; without the simulator there is no default of ours."""
+        if "simulator" not in self.providers:
+            if self.default_model == DEFAULT_MODEL:
+                msgspec.structs.force_setattr(self, "default_model", None)
+            others = {name: model for name, model in self.models.items() if name != DEFAULT_MODEL}
+            msgspec.structs.force_setattr(self, "models", others)
         if self.profile == "solo" and (self.runners.min, self.runners.max) != (1, 1):
             msgspec.structs.force_setattr(self, "runners", msgspec.structs.replace(self.runners, min=1, max=1))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import route
 from callboard.cli.settings_table import MEANINGS, markdown
 from callboard.config import (
@@ -246,3 +247,11 @@ def test_groups_of_runners_must_fit_into_the_pool(tmp_path):
     path.write_text(text.replace("{most}", "3").replace("runners = 3", "runners = 0"))
     with pytest.raises(ConfigError, match=r"groups\.gpu\.runners: expected a whole number of at least 1"):
         load_config(path, env={})
+
+
+def test_a_configuration_built_in_code_without_the_simulator_has_no_default_model_of_ours():
+    mine = ProviderSettings(name="mine", wire="openai-chat", base_url="https://models.example/v1")
+    config = Config(providers={"mine": mine})
+    assert config.default_model is None
+    assert config_from_json(config.to_json()).default_model is None  # so a child process takes it as it is
+    assert Config().default_model == "simulator:extract"
