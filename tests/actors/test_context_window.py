@@ -56,10 +56,11 @@ def test_what_is_sent_keeps_the_rules(system, past, prompt, summary, budget, tri
     except ContextOverflowError:
         needed = estimate(prompt) + (0 if system is None else estimate(system))
         tail = next((n for n, entry in enumerate(reversed(past)) if entry.role == "user"), len(past))
-        # Only when what cannot be left out is too large: system, prompt, and what the prompt could not be cut from.
-        unavoidable = (
-            needed + sum(entry.size for entry in past[len(past) - tail - 1 :]) + (0 if not past else past[0].size)
-        )
+        # Only when what cannot be left out is too large: system, prompt, and what the prompt could not be cut from: users in a row are one turn.
+        start = max(0, len(past) - tail - 1)
+        while start > 0 and past[start - 1].role == "user":
+            start -= 1
+        unavoidable = needed + sum(entry.size for entry in past[start:]) + (0 if not past else past[0].size)
         assert unavoidable > budget or any(entry.calls or entry.answers for entry in past)
         return
     sent = window.messages
