@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .adapter import HttpRequest, check_messages, choose_fields, common_headers, optional_text, post, whole
+from .answer_stream import AnswerStream
 from .errors import classify_in_body, classify_reply, malformed, parse_error
 from .header_values import count, until_instant
 from .keys import Secret
@@ -116,35 +117,12 @@ class AnthropicMessages:
         return None if found == LimitSnapshot(at_ms=at_ms) else found
 
 
-class AnthropicStream:
+class AnthropicStream(AnswerStream):
     """Reads one streamed answer, which is complete at `message_stop` and not before."""
 
     def __init__(self, headers: Mapping[str, str], at_ms: int) -> None:
-        self._headers = headers
-        self._at_ms = at_ms
-        self._pieces: list[str] = []
-        self._raw_finish: str | None = None
+        super().__init__(headers, at_ms)
         self._usage: dict[str, Any] = {}
-        self._model: str | None = None
-        self._id: str | None = None
-        self._error: CallError | None = None
-        self._done = False
-        self._progress = 0
-
-    @property
-    def terminal(self) -> bool:
-        """Whether `message_stop` or an error has come."""
-        return self._done or self._error is not None
-
-    @property
-    def progress(self) -> int:
-        """How many events carried a piece of the answer."""
-        return self._progress
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return "".join(self._pieces)
 
     def feed(self, event: SSEEvent) -> list[str]:
         """Return the pieces of text in an event. Unknown events are ignored, as the format asks."""

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .adapter import HttpRequest, check_messages, choose_fields, common_headers, optional_text, post, whole
+from .answer_stream import AnswerStream
 from .errors import classify_in_body, classify_reply, malformed, parse_error
 from .header_values import count, go_duration
 from .keys import Secret
@@ -102,36 +103,13 @@ class OpenAIChat:
         return None if found == LimitSnapshot(at_ms=at_ms) else found
 
 
-class OpenAIChatStream:
+class OpenAIChatStream(AnswerStream):
     """Reads one streamed answer. A finish reason completes it; `[DONE]` only ends it, and some servers never send that."""
 
     def __init__(self, headers: Mapping[str, str], at_ms: int) -> None:
-        self._headers = headers
-        self._at_ms = at_ms
-        self._pieces: list[str] = []
+        super().__init__(headers, at_ms)
         self._refused = False
-        self._raw_finish: str | None = None
         self._usage: Usage | None = None
-        self._model: str | None = None
-        self._id: str | None = None
-        self._error: CallError | None = None
-        self._done = False
-        self._progress = 0
-
-    @property
-    def terminal(self) -> bool:
-        """Whether `[DONE]` or an error has come."""
-        return self._done or self._error is not None
-
-    @property
-    def progress(self) -> int:
-        """How many events carried a piece of the answer."""
-        return self._progress
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return "".join(self._pieces)
 
     def feed(self, event: SSEEvent) -> list[str]:
         """Return the pieces of text in an event."""
