@@ -4,7 +4,7 @@ A log is append-only: messages linked to the one before, and a head. Only the tr
 turn that fails, is cancelled or loses its lease leaves no trace there, and no partial answer ever enters. A fork is another head on the same
 past.
 
-That turns follow one another is not seen to here but by the database itself (`schema.trigger_statements`): a turn waits on an edge to
+That turns follow one another is not seen to here but by the database itself (`triggers.trigger_statements`): a turn waits on an edge to
 the turn before it, so that a waiting one holds no runner, and any number of processes need no lock between them.
 
 Every function that writes is called inside the caller's write transaction.

@@ -2,7 +2,7 @@
 
 Each is called inside the caller's write transaction (`with connection.write():`). The fence is `id = ? AND lease_epoch = ? AND state =
 'active'`: the epoch rises at every claim and every release, so whoever lost the job, however late it wakes, changes nothing, and is told
-so by False or None. The row of the transitions log is written by the database itself (`schema.trigger_statements`).
+so by False or None. The row of the transitions log is written by the database itself (`triggers.trigger_statements`).
 """
 
 from collections.abc import Iterable

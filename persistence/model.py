@@ -5,8 +5,13 @@ from typing import Any, NamedTuple
 
 from .lifecycle import TERMINAL_STATES, JobState
 
-USAGE_COLUMNS = ("input_uncached", "cache_read", "cache_write", "output_visible", "output_reasoning")
-"""The disjoint buckets of a call's usage, as columns of `llm_calls`."""
+USAGE_COLUMNS = ("input_uncached", "cache_read", "cache_write", "output_visible", "output_reasoning", "cache_write_1h")
+"""The disjoint buckets of a call's usage, as columns of `llm_calls`. `cache_write` is what is kept for minutes, `cache_write_1h` for an hour."""
+
+BATCH_STATES = ("open", "sealed", "uploaded", "creating", "submitted", "ended", "downloading", "applied", "failed")
+"""The life of a batch (`llm_batches.state`); every arrow is committed before the next request leaves."""
+
+BATCH_REQUEST_STATES = ("waiting", "sent", "done", "failed", "left", "again")
 
 
 def lane_name(queue: str, kind: str, model: str | None, requires: tuple[str, ...] = ()) -> str:
@@ -26,6 +31,9 @@ class JobOptions:
     """Per-job settings. Durations in seconds; None means the worker's default.
 
     `on_unknown`: what to do with a call that may or may not have happened when its process died: "retry" or "park".
+    `latency`: "now", or "batch" for the provider's batch API, at about half the price and within a day; `deadline` (epoch milliseconds): when
+    the answers must be there, so that what a batch would bring too late is asked for online. `budget`: dollars that this job and all that
+    it creates may cost. `cache`: how many seconds old an answer to exactly the same request may be to be given again; None: never.
     """
 
     first_token_timeout: float | None = None
@@ -33,6 +41,10 @@ class JobOptions:
     total_timeout: float | None = None
     job_timeout: float | None = None
     on_unknown: str = "retry"
+    latency: str = "now"
+    deadline: int | None = None
+    budget: float | None = None
+    cache: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,9 @@ MAX_DEPTH = 500  # SQLite reads 1000 levels, and so, about, does Python
 MAX_INT_DIGITS = 4300  # beyond it Python refuses to read the integer back
 _TIME_LIMIT_MS = 2**53
 _NO_OPTIONS = JobOptions()
+_CHOICES = {"on_unknown": ("retry", "park"), "latency": ("now", "batch")}
+MAX_BUDGET = 1e9
+"""Dollars: in nano-dollars still well within an integer of the database."""
 _WAITING, _DELAYED = str(JobState.WAITING), str(JobState.DELAYED)
 
 
@@ -210,14 +213,27 @@ def _options(given: JobOptions | Mapping[str, Any] | None) -> str:
                 f"options.{name}",
                 f"is not an option; the options are {', '.join(sorted(JobOptions.__dataclass_fields__))}",
             )
-        if name == "on_unknown":
-            if value not in ("retry", "park"):
-                raise InvalidJobError("options.on_unknown", f"must be 'retry' or 'park', not {value!r}")
+        if name in _CHOICES:
+            if value not in _CHOICES[name]:
+                raise InvalidJobError(
+                    f"options.{name}", f"must be {' or '.join(map(repr, _CHOICES[name]))}, not {value!r}"
+                )
+        elif name == "deadline":
+            value = None if value is None else _whole("options.deadline", value, 0, _TIME_LIMIT_MS)
+        elif name == "budget":
+            if value is not None and not (_number(value) and 0 < value <= MAX_BUDGET):
+                raise InvalidJobError(
+                    "options.budget", f"must be dollars, above 0 and at most {MAX_BUDGET:g}, not {value!r}"
+                )
         elif value is not None and _seconds(f"options.{name}", value) <= 0:
             raise InvalidJobError(f"options.{name}", f"must be more than 0 seconds, not {value}")
         if value is not None:
             kept[name] = value
     return dumps(kept)
+
+
+def _number(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
 
 
 def _priority(given: int | str) -> int:

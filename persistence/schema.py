@@ -1,11 +1,7 @@
-"""Every table of the board, as SQLAlchemy Core, and the triggers that make the transitions log unforgeable.
+"""Every table of the board, as SQLAlchemy Core. The triggers over them are in `triggers`.
 
 Rules (docs/architecture.md): INTEGER epoch milliseconds everywhere; values bounded by CHECK; hot rows narrow, with payloads, results and
 chunks beside them; one partial index per hot state. Money is in nano-dollars (1e-9 $), NULL where unknown.
-
-Every change of `llm_jobs.state` appends a row to `llm_job_transitions` by trigger, in the same statement, whoever makes it and in whatever
-language; a move that `lifecycle` does not allow, or a lease epoch that falls, aborts its transaction. A job that leaves `active` with a call
-still open leaves that call's outcome unknown, until someone who knows it says so.
 """
 
 from collections.abc import Iterable
@@ -14,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -24,27 +21,28 @@ from sqlalchemy import (
     text,
 )
 
-from .lifecycle import FIRST_STATES, TERMINAL_STATES, TRANSITIONS, JobState
-from .model import USAGE_COLUMNS
+from .lifecycle import TERMINAL_STATES, JobState
+from .model import BATCH_REQUEST_STATES, BATCH_STATES, USAGE_COLUMNS
 
 metadata = MetaData()
 
 _NOW = text("(CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER))")
 
 
-def _any(column: str, values: Iterable[str]) -> str:
+def any_of(column: str, values: Iterable[str]) -> str:
     """`column` is one of `values`, as comparisons: SQLite builds a table for every run of an IN list, which costs more than the row."""
     return "(" + " OR ".join(f"{column} = '{value}'" for value in values) + ")"
 
 
 # Checked here, not only by the client, so that a claim never meets options it cannot read, whoever wrote them.
-_DURATIONS = ("first_token_timeout", "no_progress_timeout", "total_timeout", "job_timeout")
+_NUMBERS = ("first_token_timeout", "no_progress_timeout", "total_timeout", "job_timeout", "deadline", "budget", "cache")
 _OPTIONS = "options = '{}' OR " + " AND ".join(
     [
         "json_valid(options)",
         "json_type(options) = 'object'",
         "coalesce(json_extract(options, '$.on_unknown'), 'retry') IN ('retry', 'park')",
-        *(f"coalesce(json_type(options, '$.{name}'), 'null') IN ('null', 'integer', 'real')" for name in _DURATIONS),
+        "coalesce(json_extract(options, '$.latency'), 'now') IN ('now', 'batch')",
+        *(f"coalesce(json_type(options, '$.{name}'), 'null') IN ('null', 'integer', 'real')" for name in _NUMBERS),
     ]
 )
 
@@ -110,7 +108,9 @@ jobs = Table(
     Column("finished_at", Integer),
     Column("changed_by", Text, nullable=False, server_default="host"),
     Column("reason", Text),
-    CheckConstraint(_any("state", JobState), name="state_known"),
+    # The first of those who created it: what budgets and costs of a whole tree go by. NULL: it was created by no job.
+    Column("root_id", Integer),
+    CheckConstraint(any_of("state", JobState), name="state_known"),
     CheckConstraint("length(type) BETWEEN 1 AND 100 AND instr(type, '|') = 0", name="type_name"),
     CheckConstraint("length(queue) BETWEEN 1 AND 100 AND instr(queue, '|') = 0", name="queue_name"),
     CheckConstraint("model IS NULL OR instr(model, '|') = 0", name="model_name"),
@@ -143,15 +143,16 @@ Index("llm_jobs_held", jobs.c.held_until, sqlite_where=text("state = 'waiting' A
 # The few that were in flight when a process died: they are claimed one at a time, so they are looked up apart.
 Index("llm_jobs_suspect", jobs.c.losses, sqlite_where=text("state = 'waiting' AND losses > 0"))
 Index("llm_jobs_tag", jobs.c.tag, jobs.c.state, sqlite_where=text("tag IS NOT NULL"))
-_LIVE = _any("state", (state for state in JobState if state not in TERMINAL_STATES))
+_LIVE = any_of("state", (state for state in JobState if state not in TERMINAL_STATES))
 Index("llm_jobs_unique", jobs.c.unique_key, unique=True, sqlite_where=text(f"unique_key IS NOT NULL AND {_LIVE}"))
 Index("llm_jobs_throttle", jobs.c.unique_key, jobs.c.id, sqlite_where=text("unique_key IS NOT NULL"))
 Index("llm_jobs_group", jobs.c.group_key, sqlite_where=text("state = 'active' AND group_key IS NOT NULL"))
+Index("llm_jobs_root", jobs.c.root_id, sqlite_where=text("root_id IS NOT NULL"))
 Index("llm_jobs_parent", jobs.c.parent_id, sqlite_where=text("parent_id IS NOT NULL"))
 Index("llm_jobs_conversation", jobs.c.conversation_id, jobs.c.id, sqlite_where=text("conversation_id IS NOT NULL"))
-_TURNS = f"conversation_id IS NOT NULL AND {_LIVE}"
+TURNS = f"conversation_id IS NOT NULL AND {_LIVE}"
 # What a new turn of a conversation queues behind is found among these, not among all it ever had.
-Index("llm_jobs_turns", jobs.c.conversation_id, jobs.c.id, sqlite_where=text(_TURNS))
+Index("llm_jobs_turns", jobs.c.conversation_id, jobs.c.id, sqlite_where=text(TURNS))
 Index("llm_jobs_ended", jobs.c.finished_at, sqlite_where=text("finished_at IS NOT NULL"))
 Index("llm_jobs_parked", jobs.c.id, sqlite_where=text("state = 'waiting_children'"))
 Index("llm_jobs_failed", jobs.c.id, sqlite_where=text("state = 'failed'"))
@@ -203,7 +204,7 @@ chunks = Table(
 )
 
 # superseded: it completed and was paid for, but another completion of its step was stored first.
-_CALL_STATES = _any("state", ("open", "completed", "superseded", "failed", "unknown"))
+_CALL_STATES = any_of("state", ("open", "completed", "superseded", "failed", "unknown"))
 
 calls = Table(
     "llm_calls",
@@ -233,6 +234,17 @@ calls = Table(
     Column("request_id", Text),
     Column("error_class", Text),
     Column("error", Text),
+    Column("cache_write_1h", Integer),
+    # Requests it stands for on the wire: 0 for one of a group or a batch, and for an answer from the cache.
+    Column("requests", Integer, nullable=False, server_default="1"),
+    Column("reserved_input", Integer, nullable=False, server_default="0"),
+    Column("reserved_output", Integer, nullable=False, server_default="0"),
+    # Where its answer came from if not from a call of its own: cache, group, batch, resumed. NULL: from the provider.
+    Column("origin", Text),
+    # What the provider keeps of it, by which it can be taken up again after a crash (JSON).
+    Column("handle", Text, CheckConstraint("handle IS NULL OR json_valid(handle)", name="handle_json")),
+    # The price its cost was computed with, as `prices.price_id`.
+    Column("price_id", Text),
     sqlite_autoincrement=True,
 )
 Index("llm_calls_job", calls.c.job_id, calls.c.step)
@@ -240,6 +252,8 @@ Index("llm_calls_limit", calls.c.limit_key, calls.c.sent_at)
 # The rule that money rests on: a step of a job has at most one completion, for ever.
 Index("llm_calls_once", calls.c.job_id, calls.c.step, unique=True, sqlite_where=text("state = 'completed'"))
 Index("llm_calls_open", calls.c.job_id, sqlite_where=text("state = 'open'"))
+Index("llm_calls_in_flight", calls.c.limit_key, sqlite_where=text("state = 'open'"))
+Index("llm_calls_sent", calls.c.sent_at)
 
 call_completions = Table(
     "llm_call_completions",
@@ -266,6 +280,170 @@ limit_holds = Table(
     Column("until", Integer, nullable=False),
     Column("reason", Text, nullable=False),
     Column("at", Integer, nullable=False),
+    Column("kind", Text, nullable=False, server_default="rate"),
+)
+
+# What the calls of a key were charged, by the slot of time in which the charges lapse (epoch ms), whichever worker made them: one limit is
+# shared by all workers of a database, and survives them.
+limit_usage = Table(
+    "llm_limit_usage",
+    metadata,
+    Column("key", Text, nullable=False),
+    Column("slot", Integer, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("input", Integer, nullable=False),
+    Column("output", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    PrimaryKeyConstraint("key", "slot"),
+    sqlite_with_rowid=False,
+)
+
+# The same by day; `day` is the epoch ms at which it began, in the time zone that the provider counts days in.
+limit_days = Table(
+    "llm_limit_days",
+    metadata,
+    Column("key", Text, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("input", Integer, nullable=False),
+    Column("output", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    PrimaryKeyConstraint("key", "day"),
+    sqlite_with_rowid=False,
+)
+
+# How each key stands, as its limiter last described it, and how far its limits are lowered after refusals (`factor`, 1 is not at all).
+limit_keys = Table(
+    "llm_limit_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("factor", Float, nullable=False, server_default="1"),
+    Column("factor_at", Integer, nullable=False, server_default="0"),
+    Column("first_used_at", Integer, nullable=False),
+    Column(
+        "description",
+        Text,
+        CheckConstraint("json_valid(description)", name="description_json"),
+        nullable=False,
+        server_default="{}",
+    ),
+    Column("at", Integer, nullable=False),
+)
+
+# What each budget has spent in its period ('' where it has none), and what calls in flight may yet cost. Nano-dollars, and tokens.
+budget_usage = Table(
+    "llm_budget_usage",
+    metadata,
+    Column("budget", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("spent", Integer, nullable=False, server_default="0"),
+    Column("reserved", Integer, nullable=False, server_default="0"),
+    Column("tokens_spent", Integer, nullable=False, server_default="0"),
+    Column("tokens_reserved", Integer, nullable=False, server_default="0"),
+    Column("updated_at", Integer, nullable=False),
+    PrimaryKeyConstraint("budget", "period"),
+    sqlite_with_rowid=False,
+)
+
+# What a call has reserved of a budget, until it is settled. A call whose outcome is unknown keeps its reservation: it may have been paid for.
+budget_reservations = Table(
+    "llm_budget_reservations",
+    metadata,
+    Column("call_id", Integer, ForeignKey("llm_calls.id", ondelete="CASCADE"), nullable=False),
+    Column("budget", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("amount", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    PrimaryKeyConstraint("call_id", "budget"),
+    sqlite_with_rowid=False,
+)
+
+# Answers that may be given again to exactly the same request.
+cache = Table(
+    "llm_cache",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("completion", Text, CheckConstraint("json_valid(completion)", name="completion_json"), nullable=False),
+    Column("cost", Integer),
+    Column("at", Integer, nullable=False),
+    Column("hits", Integer, nullable=False, server_default="0"),
+    Column("used_at", Integer, nullable=False),
+)
+Index("llm_cache_used", cache.c.used_at)
+
+# Requests of several jobs that go out as one: to a provider's batch API, or as one embeddings request. `job_id` is the job that drives it.
+batches = Table(
+    "llm_batches",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _job_id(),
+    Column("kind", Text, CheckConstraint(any_of("kind", ("batch", "group")), name="batch_kind"), nullable=False),
+    Column("provider", Text, nullable=False),
+    # What may go together: provider, endpoint, model (where a batch holds one only), API version.
+    Column("group_key", Text, nullable=False),
+    Column(
+        "state",
+        Text,
+        CheckConstraint(any_of("state", BATCH_STATES), name="batch_state"),
+        nullable=False,
+        server_default="open",
+    ),
+    Column("requests", Integer, nullable=False, server_default="0"),
+    Column("bytes", Integer, nullable=False, server_default="0"),
+    Column("tokens", Integer, nullable=False, server_default="0"),
+    # Our own name for it at the provider, by which it is found again after a crash between asking for it and hearing of it.
+    Column("tag", Text, nullable=False),
+    Column("sha256", Text),
+    Column("file_id", Text),
+    Column("batch_id", Text),
+    Column("results", Text, CheckConstraint("results IS NULL OR json_valid(results)", name="results_json")),
+    Column("offset", Integer, nullable=False, server_default="0"),
+    Column("polls", Integer, nullable=False, server_default="0"),
+    Column("created_at", Integer, nullable=False),
+    Column("sealed_at", Integer),
+    Column("creating_at", Integer),
+    Column("submitted_at", Integer),
+    Column("ended_at", Integer),
+    Column("updated_at", Integer, nullable=False),
+    Column("error", Text, CheckConstraint("error IS NULL OR json_valid(error)", name="error_json")),
+    sqlite_autoincrement=True,
+)
+Index("llm_batches_open", batches.c.group_key, sqlite_where=text("state = 'open'"))
+Index("llm_batches_job", batches.c.job_id)
+
+# One request of a batch. waiting: in an open or sealed batch. sent: with the provider. done: its answer is in the ledger. failed: refused for
+# good. left: its job went on without it, and an answer that still comes is only booked. again: the batch ended without it; it is asked anew.
+batch_requests = Table(
+    "llm_batch_requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("batch_id", Integer, ForeignKey("llm_batches.id", ondelete="CASCADE"), nullable=False),
+    _job_id(),
+    Column("step", Text, nullable=False),
+    Column(
+        "state",
+        Text,
+        CheckConstraint(any_of("state", BATCH_REQUEST_STATES), name="batch_request_state"),
+        nullable=False,
+        server_default="waiting",
+    ),
+    Column("request", Text, CheckConstraint("json_valid(request)", name="request_json"), nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("reserved_cost", Integer),
+    Column("call_id", Integer, ForeignKey("llm_calls.id", ondelete="SET NULL")),
+    Column("error", Text, CheckConstraint("error IS NULL OR json_valid(error)", name="error_json")),
+    Column("deadline", Integer),
+    Column("at", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("llm_batch_requests_batch", batch_requests.c.batch_id, batch_requests.c.state)
+Index("llm_batch_requests_job", batch_requests.c.job_id, batch_requests.c.step)
+Index("llm_batch_requests_call", batch_requests.c.call_id, sqlite_where=text("call_id IS NOT NULL"))
+Index(
+    "llm_batch_requests_due",
+    batch_requests.c.deadline,
+    sqlite_where=text("state IN ('waiting', 'sent') AND deadline IS NOT NULL"),
 )
 
 
@@ -283,14 +461,14 @@ edges = Table(
     Column(
         "policy",
         Text,
-        CheckConstraint(_any("policy", ("fail", "ignore", "continue")), name="edge_policy"),
+        CheckConstraint(any_of("policy", ("fail", "ignore", "continue")), name="edge_policy"),
         nullable=False,
         server_default="fail",
     ),
     Column(
         "state",
         Text,
-        CheckConstraint(_any("state", ("open", "met", "failed", "moot")), name="edge_state"),
+        CheckConstraint(any_of("state", ("open", "met", "failed", "moot")), name="edge_state"),
         nullable=False,
         server_default="open",
     ),
@@ -349,7 +527,7 @@ schedules = Table(
     Column(
         "catch_up",
         Text,
-        CheckConstraint(_any("catch_up", ("latest", "all")), name="catch_up_known"),
+        CheckConstraint(any_of("catch_up", ("latest", "all")), name="catch_up_known"),
         nullable=False,
         server_default="latest",
     ),
@@ -398,110 +576,3 @@ messages = Table(
     sqlite_autoincrement=True,
 )
 Index("llm_messages_conversation", messages.c.conversation_id, messages.c.id)
-
-
-def _count(row: str, by: int) -> str:
-    return (
-        f"INSERT INTO llm_job_counts (queue, type, state, jobs) VALUES ({row}.queue, {row}.type, {row}.state, {by}) "
-        f"ON CONFLICT DO UPDATE SET jobs = jobs + {by}"
-        if by > 0
-        else f"UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = {row}.queue AND type = {row}.type AND state = {row}.state"
-    )
-
-
-# The edge by which a turn of a conversation waits on the turn before it, whatever else it waits on.
-TURN_STEP = "@turn"
-
-
-def _terminal(state: str) -> str:
-    return _any(state, sorted(TERMINAL_STATES))
-
-
-def _queue_up(pending: str) -> str:
-    """Put the turn NEW behind the last live turn of its conversation: the one that no other turn waits on.
-
-    A turn that is sent back while others have not yet been told of its end keeps its place before them.
-    """
-    return f"""DELETE FROM llm_job_edges WHERE job_id = NEW.id AND step = '{TURN_STEP}';
-        INSERT INTO llm_job_edges (job_id, depends_on, step, policy)
-        SELECT NEW.id, tail.id, '{TURN_STEP}', CASE json_extract(settings, '$.on_failed') WHEN 'block' THEN 'fail' ELSE 'ignore' END
-        FROM llm_conversations AS c JOIN llm_jobs AS tail ON tail.id = (
-            SELECT id FROM llm_jobs WHERE conversation_id = NEW.conversation_id AND {_TURNS} AND id <> NEW.id AND NOT EXISTS (
-                SELECT 1 FROM llm_job_edges WHERE depends_on = llm_jobs.id AND state = 'open' AND step = '{TURN_STEP}')
-            ORDER BY id DESC LIMIT 1)
-        WHERE c.id = NEW.conversation_id AND NOT EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE depends_on = NEW.id AND state = 'open' AND step = '{TURN_STEP}');
-        UPDATE llm_jobs SET pending = {pending}, state = CASE state WHEN 'waiting' THEN 'waiting_children' ELSE state END,
-        reason = 'an earlier turn of its conversation comes first' WHERE id = NEW.id AND EXISTS (
-            SELECT 1 FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open' AND step = '{TURN_STEP}')"""
-
-
-def _pass_on(row: str) -> str:
-    """Who waits on a turn that ends before its own came waits on what that one waited on, whatever its end: it has said nothing."""
-    before = f"SELECT depends_on FROM llm_job_edges WHERE job_id = {row}.id AND state = 'open' AND step = '{TURN_STEP}'"
-    return f"""UPDATE OR IGNORE llm_job_edges SET depends_on = ({before})
-        WHERE depends_on = {row}.id AND state = 'open' AND step = '{TURN_STEP}' AND EXISTS ({before})"""
-
-
-def _keep_usage() -> str:
-    """Add what the calls of the job OLD used to the totals of deleted jobs."""
-    names = ", ".join(USAGE_COLUMNS)
-    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in USAGE_COLUMNS)
-    more = ", ".join(f"{name} = {name} + excluded.{name}" for name in ("calls", *USAGE_COLUMNS, "unpriced"))
-    return f"""INSERT INTO llm_usage_deleted (day, tag, calls, {names}, cost, unpriced)
-        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), {sums}, sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
-        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
-        ON CONFLICT DO UPDATE SET {more}, cost = coalesce(cost + excluded.cost, cost, excluded.cost)"""
-
-
-def trigger_statements() -> list[str]:
-    """The SQLite triggers over `llm_jobs`, generated from the lifecycle table; run after the tables exist.
-
-    All of them are AFTER triggers, which abort a statement just as well and spare SQLite reading every row twice.
-
-    A conversation has one turn that is not behind another (docs/semantics.md). Adding a turn, in whatever language, and sending one back put
-    it behind the last. That is a second move in the same statement, and SQLite does not say in which order triggers run: so one trigger does
-    all that is to be done for such a row, and the triggers of the other rows leave it out.
-    """
-    legal = " ".join(
-        f"WHEN '{before}' THEN {_any('NEW.state', sorted(after))}" for before, after in TRANSITIONS.items() if after
-    )
-    log = "INSERT INTO llm_job_transitions (job_id, from_state, to_state, at, epoch, attempt, actor, reason) VALUES"
-    log_added = f"""{log} (NEW.id, NULL, CASE WHEN {_any("NEW.state", sorted(FIRST_STATES))} THEN NEW.state
-        ELSE RAISE(ABORT, 'llm_jobs.state: a job is added as waiting, delayed or waiting_children') END,
-        NEW.created_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason)"""
-    log_moved = f"""{log} (NEW.id, OLD.state, CASE WHEN CASE OLD.state {legal} ELSE 0 END THEN NEW.state
-        ELSE RAISE(ABORT, 'llm_jobs.state: illegal transition') END,
-        NEW.updated_at, NEW.lease_epoch, NEW.attempt, NEW.changed_by, NEW.reason)"""
-    recount = f"""{_count("OLD", -1)}; {_count("NEW", 1)}"""
-    turn_back = f"NEW.conversation_id IS NOT NULL AND {_terminal('OLD.state')} AND NOT {_terminal('NEW.state')}"
-    open_edges = "(SELECT count(*) FROM llm_job_edges WHERE job_id = NEW.id AND state = 'open')"
-    return [
-        f"""CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
-        BEGIN {log_added}; END""",
-        f"""CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state AND NOT ({turn_back})
-        BEGIN {log_moved}; END""",
-        """CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
-        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
-        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END""",
-        f"""CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
-        BEGIN {_count("NEW", 1)}; END""",
-        f"""CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
-        WHEN (OLD.state <> NEW.state OR OLD.queue <> NEW.queue OR OLD.type <> NEW.type) AND NOT ({turn_back})
-        BEGIN {recount}; END""",
-        f"""CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN {_count("OLD", -1)}; END""",
-        f"""CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN {_keep_usage()}; END""",
-        """CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch
-        BEGIN SELECT RAISE(ABORT, 'llm_jobs.lease_epoch never falls'); END""",
-        f"""CREATE TRIGGER llm_turns_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
-        BEGIN {log_added}; {_count("NEW", 1)}; {_queue_up("pending + 1")}; END""",
-        f"""CREATE TRIGGER llm_turns_sent_back AFTER UPDATE OF state ON llm_jobs WHEN {turn_back}
-        BEGIN {log_moved}; {recount}; {_queue_up(open_edges)};
-        UPDATE llm_jobs SET pending = {open_edges} WHERE id = NEW.id AND pending <> {open_edges}; END""",
-        f"""CREATE TRIGGER llm_turns_left AFTER UPDATE OF state ON llm_jobs
-        WHEN NEW.conversation_id IS NOT NULL AND {_terminal("NEW.state")} AND NOT {_terminal("OLD.state")} BEGIN {_pass_on("NEW")};
-        UPDATE llm_job_edges SET state = 'moot' WHERE job_id = NEW.id AND state = 'open' AND step = '{TURN_STEP}'; END""",
-        f"""CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation_id IS NOT NULL BEGIN {_pass_on("OLD")}; END""",
-        """CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
-        BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END""",
-    ]

@@ -516,17 +516,17 @@ FROM llm_jobs
 WHERE llm_jobs.id = :job_id
 """,
     "host_store.USAGE": """
-SELECT sum(calls), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost), sum(unpriced) FROM (
-        SELECT count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded')) AS unpriced
+SELECT sum(calls), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cache_write_1h), sum(cost), sum(unpriced) FROM (
+        SELECT count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded')) AS unpriced
         FROM llm_calls
-        UNION ALL SELECT sum(calls), sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(unpriced) FROM llm_usage_deleted
+        UNION ALL SELECT sum(calls), sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) FROM llm_usage_deleted
     )
 """,
     "host_store.USAGE_OF_TAG": """
-SELECT sum(calls), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cost), sum(unpriced) FROM (
-        SELECT count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded')) AS unpriced
+SELECT sum(calls), sum(input_uncached), sum(cache_read), sum(cache_write), sum(output_visible), sum(output_reasoning), sum(cache_write_1h), sum(cost), sum(unpriced) FROM (
+        SELECT count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND llm_calls.state IN ('completed', 'superseded')) AS unpriced
         FROM llm_calls JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id WHERE llm_jobs.tag = :tag
-        UNION ALL SELECT sum(calls), sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cost) AS cost, sum(unpriced) FROM llm_usage_deleted WHERE tag = :tag
+        UNION ALL SELECT sum(calls), sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) FROM llm_usage_deleted WHERE tag = :tag
     )
 """,
     "identity.LIVE": """
@@ -616,7 +616,7 @@ UPDATE llm_calls SET
     RETURNING state
 """,
     "ledger.RECENT": """
-SELECT sent_at, CASE WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning) IS NULL THEN reserved_tokens ELSE coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) END
+SELECT sent_at, CASE WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h) IS NULL THEN reserved_tokens ELSE coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0) END
     FROM llm_calls WHERE limit_key = :limit_key AND sent_at >= :since ORDER BY sent_at
 """,
     "ledger.SET_HOLD": """
@@ -758,6 +758,30 @@ WHERE llm_job_edges.depends_on = llm_jobs.id AND (live.state NOT IN ('cancelled'
 
 CREATION: tuple[str, ...] = (
     """
+CREATE TABLE llm_budget_usage (
+	budget TEXT NOT NULL,
+	period TEXT NOT NULL,
+	spent INTEGER DEFAULT '0' NOT NULL,
+	reserved INTEGER DEFAULT '0' NOT NULL,
+	tokens_spent INTEGER DEFAULT '0' NOT NULL,
+	tokens_reserved INTEGER DEFAULT '0' NOT NULL,
+	updated_at INTEGER NOT NULL,
+	PRIMARY KEY (budget, period)
+)
+ WITHOUT ROWID
+""",
+    """
+CREATE TABLE llm_cache (
+	"key" TEXT NOT NULL,
+	completion TEXT NOT NULL CONSTRAINT completion_json CHECK (json_valid(completion)),
+	cost INTEGER,
+	at INTEGER NOT NULL,
+	hits INTEGER DEFAULT '0' NOT NULL,
+	used_at INTEGER NOT NULL,
+	PRIMARY KEY ("key")
+)
+""",
+    """
 CREATE TABLE llm_conversations (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	name TEXT NOT NULL,
@@ -778,13 +802,49 @@ CREATE TABLE llm_job_counts (
  WITHOUT ROWID
 """,
     """
+CREATE TABLE llm_limit_days (
+	"key" TEXT NOT NULL,
+	day INTEGER NOT NULL,
+	requests INTEGER NOT NULL,
+	input INTEGER NOT NULL,
+	output INTEGER NOT NULL,
+	total INTEGER NOT NULL,
+	PRIMARY KEY ("key", day)
+)
+ WITHOUT ROWID
+""",
+    """
 CREATE TABLE llm_limit_holds (
 	"key" TEXT NOT NULL,
 	until INTEGER NOT NULL,
 	reason TEXT NOT NULL,
 	at INTEGER NOT NULL,
+	kind TEXT DEFAULT 'rate' NOT NULL,
 	PRIMARY KEY ("key")
 )
+""",
+    """
+CREATE TABLE llm_limit_keys (
+	"key" TEXT NOT NULL,
+	factor FLOAT DEFAULT '1' NOT NULL,
+	factor_at INTEGER DEFAULT '0' NOT NULL,
+	first_used_at INTEGER NOT NULL,
+	description TEXT DEFAULT '{}' NOT NULL CONSTRAINT description_json CHECK (json_valid(description)),
+	at INTEGER NOT NULL,
+	PRIMARY KEY ("key")
+)
+""",
+    """
+CREATE TABLE llm_limit_usage (
+	"key" TEXT NOT NULL,
+	slot INTEGER NOT NULL,
+	requests INTEGER NOT NULL,
+	input INTEGER NOT NULL,
+	output INTEGER NOT NULL,
+	total INTEGER NOT NULL,
+	PRIMARY KEY ("key", slot)
+)
+ WITHOUT ROWID
 """,
     """
 CREATE TABLE llm_queues (
@@ -820,6 +880,7 @@ CREATE TABLE llm_usage_deleted (
 	cache_write INTEGER NOT NULL,
 	output_visible INTEGER NOT NULL,
 	output_reasoning INTEGER NOT NULL,
+	cache_write_1h INTEGER NOT NULL,
 	cost INTEGER,
 	unpriced INTEGER NOT NULL,
 	PRIMARY KEY (tag, day)
@@ -868,6 +929,7 @@ CREATE TABLE llm_jobs (
 	finished_at INTEGER,
 	changed_by TEXT DEFAULT 'host' NOT NULL,
 	reason TEXT,
+	root_id INTEGER,
 	CONSTRAINT state_known CHECK ((state = 'waiting' OR state = 'delayed' OR state = 'waiting_children' OR state = 'active' OR state = 'completed' OR state = 'failed' OR state = 'cancelled')),
 	CONSTRAINT type_name CHECK (length(type) BETWEEN 1 AND 100 AND instr(type, '|') = 0),
 	CONSTRAINT queue_name CHECK (length(queue) BETWEEN 1 AND 100 AND instr(queue, '|') = 0),
@@ -903,6 +965,34 @@ CREATE TABLE llm_messages (
 )
 """,
     """
+CREATE TABLE llm_batches (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	job_id INTEGER NOT NULL,
+	kind TEXT NOT NULL CONSTRAINT batch_kind CHECK ((kind = 'batch' OR kind = 'group')),
+	provider TEXT NOT NULL,
+	group_key TEXT NOT NULL,
+	state TEXT DEFAULT 'open' NOT NULL CONSTRAINT batch_state CHECK ((state = 'open' OR state = 'sealed' OR state = 'uploaded' OR state = 'creating' OR state = 'submitted' OR state = 'ended' OR state = 'downloading' OR state = 'applied' OR state = 'failed')),
+	requests INTEGER DEFAULT '0' NOT NULL,
+	bytes INTEGER DEFAULT '0' NOT NULL,
+	tokens INTEGER DEFAULT '0' NOT NULL,
+	tag TEXT NOT NULL,
+	sha256 TEXT,
+	file_id TEXT,
+	batch_id TEXT,
+	results TEXT CONSTRAINT results_json CHECK (results IS NULL OR json_valid(results)),
+	"offset" INTEGER DEFAULT '0' NOT NULL,
+	polls INTEGER DEFAULT '0' NOT NULL,
+	created_at INTEGER NOT NULL,
+	sealed_at INTEGER,
+	creating_at INTEGER,
+	submitted_at INTEGER,
+	ended_at INTEGER,
+	updated_at INTEGER NOT NULL,
+	error TEXT CONSTRAINT error_json CHECK (error IS NULL OR json_valid(error)),
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
+)
+""",
+    """
 CREATE TABLE llm_calls (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	job_id INTEGER NOT NULL,
@@ -929,6 +1019,13 @@ CREATE TABLE llm_calls (
 	request_id TEXT,
 	error_class TEXT,
 	error TEXT,
+	cache_write_1h INTEGER,
+	requests INTEGER DEFAULT '1' NOT NULL,
+	reserved_input INTEGER DEFAULT '0' NOT NULL,
+	reserved_output INTEGER DEFAULT '0' NOT NULL,
+	origin TEXT,
+	handle TEXT CONSTRAINT handle_json CHECK (handle IS NULL OR json_valid(handle)),
+	price_id TEXT,
 	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
 )
 """,
@@ -950,7 +1047,7 @@ CREATE TABLE llm_job_data (
 	job_id INTEGER NOT NULL,
 	description TEXT,
 	data TEXT DEFAULT '{}' NOT NULL CONSTRAINT data_json CHECK (json_valid(data)),
-	options TEXT DEFAULT '{}' NOT NULL CONSTRAINT options_known CHECK (options = '{}' OR json_valid(options) AND json_type(options) = 'object' AND coalesce(json_extract(options, '$.on_unknown'), 'retry') IN ('retry', 'park') AND coalesce(json_type(options, '$.first_token_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.no_progress_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.total_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.job_timeout'), 'null') IN ('null', 'integer', 'real')),
+	options TEXT DEFAULT '{}' NOT NULL CONSTRAINT options_known CHECK (options = '{}' OR json_valid(options) AND json_type(options) = 'object' AND coalesce(json_extract(options, '$.on_unknown'), 'retry') IN ('retry', 'park') AND coalesce(json_extract(options, '$.latency'), 'now') IN ('now', 'batch') AND coalesce(json_type(options, '$.first_token_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.no_progress_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.total_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.job_timeout'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.deadline'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.budget'), 'null') IN ('null', 'integer', 'real') AND coalesce(json_type(options, '$.cache'), 'null') IN ('null', 'integer', 'real')),
 	PRIMARY KEY (job_id),
 	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
 )
@@ -1006,12 +1103,47 @@ CREATE TABLE llm_steps (
  WITHOUT ROWID
 """,
     """
+CREATE TABLE llm_batch_requests (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	batch_id INTEGER NOT NULL,
+	job_id INTEGER NOT NULL,
+	step TEXT NOT NULL,
+	state TEXT DEFAULT 'waiting' NOT NULL CONSTRAINT batch_request_state CHECK ((state = 'waiting' OR state = 'sent' OR state = 'done' OR state = 'failed' OR state = 'left' OR state = 'again')),
+	request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
+	bytes INTEGER NOT NULL,
+	tokens INTEGER NOT NULL,
+	reserved_cost INTEGER,
+	call_id INTEGER,
+	error TEXT CONSTRAINT error_json CHECK (error IS NULL OR json_valid(error)),
+	deadline INTEGER,
+	at INTEGER NOT NULL,
+	FOREIGN KEY(batch_id) REFERENCES llm_batches (id) ON DELETE CASCADE,
+	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE,
+	FOREIGN KEY(call_id) REFERENCES llm_calls (id) ON DELETE SET NULL
+)
+""",
+    """
+CREATE TABLE llm_budget_reservations (
+	call_id INTEGER NOT NULL,
+	budget TEXT NOT NULL,
+	period TEXT NOT NULL,
+	amount INTEGER NOT NULL,
+	tokens INTEGER NOT NULL,
+	PRIMARY KEY (call_id, budget),
+	FOREIGN KEY(call_id) REFERENCES llm_calls (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+""",
+    """
 CREATE TABLE llm_call_completions (
 	call_id INTEGER NOT NULL,
 	completion TEXT NOT NULL CONSTRAINT completion_json CHECK (json_valid(completion)),
 	PRIMARY KEY (call_id),
 	FOREIGN KEY(call_id) REFERENCES llm_calls (id) ON DELETE CASCADE
 )
+""",
+    """
+CREATE INDEX llm_cache_used ON llm_cache (used_at)
 """,
     """
 CREATE INDEX llm_schedules_due ON llm_schedules (next_at) WHERE paused_at IS NULL
@@ -1050,6 +1182,9 @@ CREATE INDEX llm_jobs_parent ON llm_jobs (parent_id) WHERE parent_id IS NOT NULL
 CREATE INDEX llm_jobs_parked ON llm_jobs (id) WHERE state = 'waiting_children'
 """,
     """
+CREATE INDEX llm_jobs_root ON llm_jobs (root_id) WHERE root_id IS NOT NULL
+""",
+    """
 CREATE INDEX llm_jobs_start_by ON llm_jobs (start_by) WHERE state = 'waiting' AND start_by IS NOT NULL
 """,
     """
@@ -1074,6 +1209,15 @@ CREATE INDEX llm_jobs_waiting ON llm_jobs (lane, rank DESC, id) WHERE state = 'w
 CREATE INDEX llm_messages_conversation ON llm_messages (conversation_id, id)
 """,
     """
+CREATE INDEX llm_batches_job ON llm_batches (job_id)
+""",
+    """
+CREATE INDEX llm_batches_open ON llm_batches (group_key) WHERE state = 'open'
+""",
+    """
+CREATE INDEX llm_calls_in_flight ON llm_calls (limit_key) WHERE state = 'open'
+""",
+    """
 CREATE INDEX llm_calls_job ON llm_calls (job_id, step)
 """,
     """
@@ -1086,10 +1230,25 @@ CREATE UNIQUE INDEX llm_calls_once ON llm_calls (job_id, step) WHERE state = 'co
 CREATE INDEX llm_calls_open ON llm_calls (job_id) WHERE state = 'open'
 """,
     """
+CREATE INDEX llm_calls_sent ON llm_calls (sent_at)
+""",
+    """
 CREATE INDEX llm_job_edges_on ON llm_job_edges (depends_on, state)
 """,
     """
 CREATE INDEX llm_job_transitions_job ON llm_job_transitions (job_id, id)
+""",
+    """
+CREATE INDEX llm_batch_requests_batch ON llm_batch_requests (batch_id, state)
+""",
+    """
+CREATE INDEX llm_batch_requests_call ON llm_batch_requests (call_id) WHERE call_id IS NOT NULL
+""",
+    """
+CREATE INDEX llm_batch_requests_due ON llm_batch_requests (deadline) WHERE state IN ('waiting', 'sent') AND deadline IS NOT NULL
+""",
+    """
+CREATE INDEX llm_batch_requests_job ON llm_batch_requests (job_id, step)
 """,
     """
 CREATE TRIGGER llm_jobs_added AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
@@ -1121,10 +1280,10 @@ CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
 CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; END
 """,
     """
-CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cost, unpriced)
-        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
         FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
-        ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_uncached = input_uncached + excluded.input_uncached, cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write, output_visible = output_visible + excluded.output_visible, output_reasoning = output_reasoning + excluded.output_reasoning, unpriced = unpriced + excluded.unpriced, cost = coalesce(cost + excluded.cost, cost, excluded.cost); END
+        ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_uncached = input_uncached + excluded.input_uncached, cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write, output_visible = output_visible + excluded.output_visible, output_reasoning = output_reasoning + excluded.output_reasoning, cache_write_1h = cache_write_1h + excluded.cache_write_1h, unpriced = unpriced + excluded.unpriced, cost = coalesce(cost + excluded.cost, cost, excluded.cost); END
 """,
     """
 CREATE TRIGGER llm_jobs_epoch AFTER UPDATE OF lease_epoch ON llm_jobs WHEN NEW.lease_epoch < OLD.lease_epoch

@@ -1,44 +1,28 @@
 """All statements, and what makes an empty database a board, as the text of a Python module."""
 
 import inspect
+import pkgutil
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from sqlalchemy import Executable
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..inbox import inbox_statements
-from ..schema import metadata, trigger_statements
-from . import (
-    claims,
-    conversations,
-    events,
-    flows,
-    host_store,
-    identity,
-    job_store,
-    ledger,
-    queues,
-    retention,
-    schedules,
-    search,
-)
+from ..schema import metadata
+from ..triggers import trigger_statements
 from .build import DIALECT, as_text
 
-MODULES: tuple[ModuleType, ...] = (
-    claims,
-    conversations,
-    events,
-    flows,
-    host_store,
-    identity,
-    job_store,
-    ledger,
-    queues,
-    retention,
-    schedules,
-    search,
-)
+_APART = {"build", "render", "__main__"}
+
+
+def modules() -> list[ModuleType]:
+    """Every module of this package that holds statements."""
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return [import_module(f"{__package__}.{module.name}") for module in found if module.name not in _APART]
+
 
 _HEAD = '''"""SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
 '''
@@ -46,7 +30,7 @@ _HEAD = '''"""SQL as it is run: made from `persistence.statements` and `persiste
 
 def statements() -> Iterator[tuple[str, str]]:
     """Every statement by its name, `module.NAME`, and its text."""
-    for module in MODULES:
+    for module in modules():
         home = module.__name__.rpartition(".")[2]
         for name, value in vars(module).items():
             if (

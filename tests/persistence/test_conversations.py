@@ -336,7 +336,7 @@ def plans(board, sql):
 
 
 def test_adding_and_reading_do_not_grow_with_what_a_conversation_had(board):
-    from callboard.persistence.schema import _TURNS
+    from callboard.persistence.schema import TURNS as _TURNS
     from callboard.persistence.sql_text import STATEMENTS
 
     tail = f"SELECT id FROM llm_jobs WHERE conversation_id = 5 AND {_TURNS} ORDER BY id DESC LIMIT 1"
