@@ -15,11 +15,23 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The limits of one key. None: not limited on our side (what the provider's headers say still counts)."""
+    """The limits of one key, held by all workers of a database together. None: not limited on our side (the provider's headers still count).
+
+    `tokens_…` are input and output together. A day ends at midnight in `timezone` (an IANA name; Gemini counts by "America/Los_Angeles").
+    `warm_up`: begin at half of the minute's limits, and grow by half every quarter of an hour, as providers ask of new load.
+    """
 
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
+    input_tokens_per_minute: Count | None = None
+    output_tokens_per_minute: Count | None = None
+    requests_per_day: Count | None = None
+    tokens_per_day: Count | None = None
+    input_tokens_per_day: Count | None = None
+    output_tokens_per_day: Count | None = None
     concurrency: Count | None = None
+    timezone: str = "UTC"
+    warm_up: bool = False
 
 
 class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,8 +43,31 @@ class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cache_write: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
+FallbackOn = Literal[
+    "rate",
+    "quota",
+    "auth",
+    "not_found",
+    "invalid",
+    "context",
+    "too_large",
+    "overloaded",
+    "server",
+    "connect",
+    "timeout",
+    "truncated",
+    "malformed",
+    "refusal",
+    "filter",
+]
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An alias: what jobs call a model, and where it is. Models of one `family` share one limit key."""
+    """An alias: what jobs call a model, and where it is. Models of one `family` share one limit key.
+
+    `fallback`: the models to go on with, one after the other, where this one fails in one of the ways of `fallback_on` (classes of failure, and
+    "refusal" and "filter", which are answers). `unsupported`: request fields that this model refuses, beside those of its provider.
+    """
 
     provider: str
     model: str
@@ -40,6 +75,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits: LimitSettings | None = None
     price: PriceSettings | None = None
     max_output: Count | None = None
+    fallback: tuple[str, ...] = ()
+    fallback_on: tuple[FallbackOn, ...] = ("overloaded", "context", "not_found")
+    unsupported: frozenset[str] = frozenset()
 
 
 class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

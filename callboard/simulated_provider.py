@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 import msgspec
 
 from callboard.actors.providers.engine import CallEngine, CallEvent
-from callboard.actors.providers.model import Request, Timeouts
+from callboard.actors.providers.model import AnyRequest, Timeouts
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.simulator import SimulatorProcess, spawn_simulator
 
@@ -33,7 +33,7 @@ class SimulatedEngine:
             self._child.stop()
 
     def submit(
-        self, call_key: Hashable, request: Request, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
+        self, call_key: Hashable, request: AnyRequest, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
     ) -> None:
         """Make a call. The first one takes the fraction of a second that the child needs to start."""
         if self._engine is None:

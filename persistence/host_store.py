@@ -258,7 +258,8 @@ def rows_by(c: Connection, sql: str, params: Mapping[str, Any]) -> list[JobRow]:
 def usage(c: Connection, tag: str | None) -> UsageTotals:
     """What calls have used, of everything or of the jobs of one tag."""
     row = (c.run(_USAGE) if tag is None else c.run(_USAGE_OF_TAG, {"tag": tag}))[0]
-    return UsageTotals(*row[:1], *(value or 0 for value in row[1:6]), row[6], row[7] or 0)  # type: ignore[call-arg]  # eight values
+    calls, *used, cost, unpriced = row
+    return UsageTotals(calls or 0, *(tokens or 0 for tokens in used), cost, unpriced or 0)  # type: ignore[call-arg]  # all of them
 
 
 def problems(c: Connection) -> list[str]:

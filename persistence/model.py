@@ -272,6 +272,7 @@ class UsageTotals(NamedTuple):
     cache_write: int
     output_visible: int
     output_reasoning: int
+    cache_write_1h: int
     cost: int | None
     unpriced: int
 

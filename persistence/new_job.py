@@ -219,7 +219,8 @@ def _options(given: JobOptions | Mapping[str, Any] | None) -> str:
                     f"options.{name}", f"must be {' or '.join(map(repr, _CHOICES[name]))}, not {value!r}"
                 )
         elif name == "deadline":
-            value = None if value is None else _whole("options.deadline", value, 0, _TIME_LIMIT_MS)
+            if value is not None:
+                _whole("options.deadline", value, 0, _TIME_LIMIT_MS)
         elif name == "budget":
             if value is not None and not (_number(value) and 0 < value <= MAX_BUDGET):
                 raise InvalidJobError(

@@ -55,7 +55,7 @@ from .names import (
     limiter_name,
     provider_name,
 )
-from .provider import AbortCall, CallFailed, CallFinished, StartCall, TextArrived
+from .provider import AbortCall, CallFailed, CallFinished, ExchangeFinished, StartCall, StartExchange, TextArrived
 from .runner import HandBack, RevokeJob, RunJob
 from .store import (
     AppendChunks,
@@ -69,6 +69,7 @@ from .store import (
     FinishJob,
     HoldLane,
     IntentRecorded,
+    IntentRefused,
     JobRecorded,
     JobsClaimed,
     LeaseLost,
@@ -119,6 +120,7 @@ __all__ = [
     "Describe",
     "DescribeLimits",
     "Drain",
+    "ExchangeFinished",
     "Fail",
     "FinishJob",
     "HandBack",
@@ -127,6 +129,7 @@ __all__ = [
     "Hasten",
     "HoldLane",
     "IntentRecorded",
+    "IntentRefused",
     "JobRecorded",
     "JobsClaimed",
     "KeyFreed",
@@ -156,6 +159,7 @@ __all__ = [
     "SettleCall",
     "Spawn",
     "StartCall",
+    "StartExchange",
     "StepSaved",
     "StoreRecovered",
     "StoreRefused",

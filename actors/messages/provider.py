@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..providers.model import CallError, Completion, Request, Timeouts
+from ..providers.batch_api import Operation, Report
+from ..providers.model import Answer, AnyRequest, CallError, Timeouts
 from .names import CallRef
 
 
@@ -13,7 +14,7 @@ class StartCall:
     reply_to: str
     call: CallRef
     limit_key: str
-    request: Request
+    request: AnyRequest
     timeouts: Timeouts
 
 
@@ -37,7 +38,7 @@ class CallFinished:
     """The answer is complete."""
 
     call: CallRef
-    completion: Completion
+    completion: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,20 @@ class CallFailed:
 
     call: CallRef
     error: CallError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartExchange:
+    """Perform an operation of the provider's batch API. Answered with ExchangeFinished, or CallFailed."""
+
+    reply_to: str
+    call: CallRef
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeFinished:
+    """What the provider said."""
+
+    call: CallRef
+    report: Report

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ...persistence.family import Child
 from ...persistence.lifecycle import JobState
@@ -306,3 +306,19 @@ class StoreUnavailable:
 @dataclass(frozen=True, slots=True)
 class StoreRecovered:
     """The database works again and everything told meanwhile is committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentRefused:
+    """Answer to RecordIntent: the call must not leave, for what all workers of the database share says no. Nothing was written.
+
+    `cause`: limit (another worker has used what this one believed free) or budget. `until_ms`: when it may be different, None if waiting does
+    not help. `action`: for a budget, what is to be done: stop, pause or downgrade.
+    """
+
+    call: CallRef
+    cause: Literal["limit", "budget"]
+    key: str
+    reason: str
+    until_ms: int | None = None
+    action: str = ""

@@ -21,7 +21,7 @@ from ..messages import (
     limiter_name,
 )
 from .engine import CallEvent, Failed, Finished, Text
-from .model import ErrorClass, Request, Scope, Timeouts
+from .model import AnyRequest, ErrorClass, Scope, Timeouts
 
 REFUSALS = frozenset({ErrorClass.RATE, ErrorClass.QUOTA, ErrorClass.AUTH})
 """Failures that say the key must wait, whichever job asks."""
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """Abort every call and end."""
 
     def submit(
-        self, call_key: Hashable, request: Request, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
+        self, call_key: Hashable, request: AnyRequest, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
     ) -> None:
         """Make a call. Returns at once."""
 

@@ -7,11 +7,13 @@ To add a format, write a module with a class of this protocol and name it in `ad
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
 from .errors import refused
 from .keys import Secret
-from .model import CallError, Completion, LimitSnapshot, Request
+from .model import CallError, Completion, EmbeddingRequest, Embeddings, LimitSnapshot, Request
+from .parts import ROLES
 from .settings import ProviderSettings
 from .sse import SSEEvent
 
@@ -71,17 +73,60 @@ class Adapter(Protocol):
         """Return what the reply's headers say of the limits; None if they say nothing."""
 
 
+class Embedder(Protocol):
+    """The embeddings endpoint of one wire format. All methods are pure, and callable from any thread."""
+
+    max_inputs: int
+    """The most texts that one request may hold."""
+
+    def encode(
+        self, request: EmbeddingRequest, *, key: Secret | None, settings: ProviderSettings
+    ) -> HttpRequest | CallError:
+        """Return the HTTP request, or the reason why it is not sent (`sent` False)."""
+
+    def decode_body(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int, inputs: int
+    ) -> Embeddings | CallError:
+        """Return what a whole reply to so many inputs means, whatever its status."""
+
+    def limits(self, headers: Mapping[str, str], at_ms: int) -> LimitSnapshot | None:
+        """Return what the reply's headers say of the limits; None if they say nothing."""
+
+
+_ADAPTERS = {
+    "openai-chat": (".openai_chat", "OpenAIChat"),
+    "openai-responses": (".openai_responses", "OpenAIResponses"),
+    "anthropic-messages": (".anthropic_messages", "AnthropicMessages"),
+    "gemini": (".gemini", "Gemini"),
+    "ollama": (".ollama", "Ollama"),
+}
+_EMBEDDERS = {
+    "openai-chat": (".openai_embeddings", "OpenAIEmbeddings"),
+    "openai-responses": (".openai_embeddings", "OpenAIEmbeddings"),
+    "gemini": (".gemini_embeddings", "GeminiEmbeddings"),
+    "ollama": (".ollama_embeddings", "OllamaEmbeddings"),
+}
+
+
 def adapter_for(wire: str) -> Adapter:
     """Return the adapter of a wire format. Raises ValueError for an unknown one."""
-    if wire == "openai-chat":
-        from .openai_chat import OpenAIChat
+    if wire not in _ADAPTERS:
+        raise ValueError(f"unknown wire format {wire!r}; known: {', '.join(_ADAPTERS)}")
+    adapter: Adapter = _load(*_ADAPTERS[wire])
+    return adapter
 
-        return OpenAIChat()
-    if wire == "anthropic-messages":
-        from .anthropic_messages import AnthropicMessages
 
-        return AnthropicMessages()
-    raise ValueError(f"unknown wire format {wire!r}; known: openai-chat, anthropic-messages")
+def embedder_for(wire: str) -> Embedder | None:
+    """Return the embeddings endpoint that goes with a wire format, None if its provider has none."""
+    if wire not in _EMBEDDERS:
+        return None
+    embedder: Embedder = _load(*_EMBEDDERS[wire])
+    return embedder
+
+
+def _load(module: str, name: str) -> Any:
+    # When it is needed: a worker holds only the formats it speaks.
+    return getattr(import_module(module, __package__), name)()
 
 
 def choose_fields(
@@ -124,8 +169,8 @@ def check_messages(request: Request) -> CallError | None:
     if not any(message.role != "system" for message in request.messages):
         return refused("messages", "there is no user message; a request needs one")
     for message in request.messages:
-        if message.role not in ("system", "user", "assistant"):
-            return refused("messages", f"unknown role {message.role[:40]!r}; use system, user or assistant")
+        if message.role not in ROLES:
+            return refused("messages", f"unknown role {message.role[:40]!r}; use {', '.join(ROLES)}")
     return None
 
 

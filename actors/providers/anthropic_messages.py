@@ -52,7 +52,7 @@ class AnthropicMessages:
             "model": request.model,
             "max_tokens": fields.pop("max_output", settings.default_max_output),
         }
-        system = "\n\n".join(message.content for message in request.messages if message.role == "system")
+        system = "\n\n".join(message.text for message in request.messages if message.role == "system")
         if system:
             body["system"] = system
         body["messages"] = _merged(request)
@@ -222,9 +222,9 @@ def _merged(request: Request) -> list[dict[str, str]]:
         if message.role == "system":
             continue
         if turns and turns[-1]["role"] == message.role:
-            turns[-1]["content"] += "\n\n" + message.content
+            turns[-1]["content"] += "\n\n" + message.text
         else:
-            turns.append({"role": message.role, "content": message.content})
+            turns.append({"role": message.role, "content": message.text})
     return turns
 
 

@@ -11,11 +11,23 @@ from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .adapter import Adapter, StreamDecoder
+from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for
 from .deadlines import Deadlines
-from .errors import clean, malformed
+from .errors import clean, malformed, refused
 from .keys import KeyUnavailableError, Secret, redact, resolve_key
-from .model import Billed, CallError, Completion, ErrorClass, LimitSnapshot, Request, Scope, Timeouts
+from .model import (
+    Answer,
+    AnyRequest,
+    Billed,
+    CallError,
+    Completion,
+    EmbeddingRequest,
+    Embeddings,
+    ErrorClass,
+    LimitSnapshot,
+    Scope,
+    Timeouts,
+)
 from .settings import ProviderSettings
 from .sse import EventTooLargeError, SSEDecoder
 from .transport import Sending
@@ -45,7 +57,7 @@ class Finished:
     """The answer is complete. Terminal."""
 
     call_key: Hashable
-    completion: Completion
+    completion: Answer
     limits: LimitSnapshot | None
 
 
@@ -76,7 +88,7 @@ class Call:
     """The state of one submitted call."""
 
     def __init__(
-        self, key: Hashable, request: Request, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
+        self, key: Hashable, request: AnyRequest, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
     ) -> None:
         self.key = key
         self.request = request
@@ -93,13 +105,13 @@ class Call:
             asyncio.get_running_loop().call_soon(self._flush)
         self._pending += pieces
 
-    def end(self, outcome: Completion | CallError, limits: LimitSnapshot | None) -> None:
+    def end(self, outcome: Answer | CallError, limits: LimitSnapshot | None) -> None:
         """Send the terminal event, once; later calls do nothing."""
         if self.over:
             return
         self._flush()
         self.over = True
-        if isinstance(outcome, Completion):
+        if not isinstance(outcome, CallError):
             self._emit(Finished(self.key, outcome, limits))
         else:
             self._emit(Failed(self.key, outcome, limits))
@@ -143,6 +155,8 @@ class _Conversation:
         self.call = call
         self.deadlines = deadlines
         self._provider = provider
+        # Loaded for those that ask: most workers never do.
+        self._embedder = embedder_for(provider.settings.wire) if isinstance(call.request, EmbeddingRequest) else None
         self._sending = sending
         self._secrets: tuple[Secret, ...] = ()
         self._limits: LimitSnapshot | None = None
@@ -151,7 +165,7 @@ class _Conversation:
         self._body = bytearray()
         self._decoder: StreamDecoder | None = None
 
-    async def run(self) -> Completion | CallError:
+    async def run(self) -> Answer | CallError:
         """Return the outcome. Raises CancelledError (deadline, abort, end of the engine); anything else it raises is a bug."""
         import httpx
 
@@ -163,7 +177,7 @@ class _Conversation:
         except KeyUnavailableError as error:
             return CallError(kind=ErrorClass.AUTH, message=clean(str(error)), scope=Scope.CREDENTIAL, sent=False)
         self._secrets = () if key is None else (key,)
-        built = self._provider.adapter.encode(self.call.request, key=key, settings=settings)
+        built = self._encoded(key)
         if isinstance(built, CallError):
             return built
         try:
@@ -180,7 +194,15 @@ class _Conversation:
         except (httpx.TransportError, httpx.DecodingError) as error:
             return self._lost(error)
 
-    def cut_short(self) -> Completion | CallError:
+    def _encoded(self, key: Secret | None) -> HttpRequest | CallError:
+        request, settings = self.call.request, self._provider.settings
+        if not isinstance(request, EmbeddingRequest):
+            return self._provider.adapter.encode(request, key=key, settings=settings)
+        if self._embedder is None:
+            return refused("type", f"provider {settings.name!r} ({settings.wire}) has no embeddings")
+        return self._embedder.encode(request, key=key, settings=settings)
+
+    def cut_short(self) -> Answer | CallError:
         """Return the outcome of a call that was cancelled, from what had come by then."""
         expired = self.deadlines.expired
         partial = ""
@@ -230,7 +252,7 @@ class _Conversation:
             partial="" if self._decoder is None else self._decoder.text,
         )
 
-    def conclude(self, outcome: Completion | CallError) -> None:
+    def conclude(self, outcome: Answer | CallError) -> None:
         """End the call with its timings, and with its key scrubbed from whatever the server echoed. Only the first time counts."""
         self.deadlines.stop()
         if isinstance(outcome, Completion):
@@ -240,6 +262,8 @@ class _Conversation:
                 total_ms=self.deadlines.elapsed_ms(),
                 first_token_ms=None if first is None else self.deadlines.elapsed_ms(first),
             )
+        elif isinstance(outcome, Embeddings):
+            outcome = replace(outcome, total_ms=self.deadlines.elapsed_ms())
         else:
             code = None if outcome.code is None else redact(outcome.code, self._secrets)
             outcome = replace(
@@ -259,13 +283,13 @@ class _Conversation:
                 message += " (no key was sent: name its variable in key_env)"
         return message if message.startswith("provider ") else f"provider {settings.name!r}: {message}"
 
-    async def _read(self, reply: "Reply") -> Completion | CallError:
-        adapter = self._provider.adapter
+    async def _read(self, reply: "Reply") -> Answer | CallError:
+        adapter, embedder, request = self._provider.adapter, self._embedder, self.call.request
         self._at_ms = self._provider.now_ms()
-        self._limits = adapter.limits(reply.headers, self._at_ms)
+        self._limits = (embedder or adapter).limits(reply.headers, self._at_ms)
         media = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         # A server that does not stream answers a stream request with one JSON body, and a proxy with a page.
-        if self.call.request.stream and 200 <= reply.status < 300 and media not in ("application/json", "text/html"):
+        if self._streams and 200 <= reply.status < 300 and media not in ("application/json", "text/html"):
             self._decoder = adapter.stream_decoder(reply.headers, at_ms=self._at_ms)
             return await self._read_stream(reply.chunks(), self._decoder)
         cap = MAX_BODY_BYTES if 200 <= reply.status < 300 else MAX_ERROR_BODY_BYTES
@@ -277,7 +301,15 @@ class _Conversation:
                 if self._refused():
                     break
                 return malformed(f"the reply is over {cap} bytes")
+        if isinstance(request, EmbeddingRequest) and embedder is not None:
+            return embedder.decode_body(
+                reply.status, reply.headers, bytes(self._body), at_ms=self._at_ms, inputs=len(request.inputs)
+            )
         return adapter.decode_body(reply.status, reply.headers, bytes(self._body), at_ms=self._at_ms)
+
+    @property
+    def _streams(self) -> bool:
+        return not isinstance(self.call.request, EmbeddingRequest) and self.call.request.stream
 
     async def _read_stream(self, chunks: AsyncIterator[bytes], decoder: StreamDecoder) -> Completion | CallError:
         loop = asyncio.get_running_loop()

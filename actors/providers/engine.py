@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .adapter import adapter_for
 from .call import Call, CallEvent, Failed, Finished, Provider, Text, perform
-from .model import Billed, CallError, ErrorClass, Request, Timeouts
+from .model import AnyRequest, Billed, CallError, ErrorClass, Timeouts
 from .settings import ProviderSettings
 from .transport import open_client
 
@@ -104,7 +104,7 @@ class CallEngine:
             logger.error("the call engine of provider %r did not end within %g s", self.settings.name, timeout)
 
     def submit(
-        self, call_key: Hashable, request: Request, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
+        self, call_key: Hashable, request: AnyRequest, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
     ) -> None:
         """Make a call. `on_event` gets `Text` events and then one `Finished` or `Failed`, from the engine's thread; it must not block.
 

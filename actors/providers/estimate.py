@@ -7,19 +7,37 @@ tokeniser would need a download per model family. Pure.
 import json
 import math
 
-from .model import Request
+from .model import AnyRequest, EmbeddingRequest, Request
+from .parts import Image, Text, part_to_json
 
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 4
 """What the chat template adds around each message: role and separators."""
 
 
-def estimate_input_tokens(request: Request) -> int:
-    """Return a safe estimate of the input tokens of `request`: its text, its `extra` (tools and schemas are input), its framing."""
-    size = sum(len(message.content.encode("utf-8", "replace")) for message in request.messages)
-    if request.extra:
-        size += len(json.dumps(request.extra, ensure_ascii=False, default=str).encode("utf-8", "replace"))
-    return math.ceil(size / BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(request.messages)
+IMAGE_TOKENS = 1600
+"""A picture at the size the providers reduce it to: Anthropic's upper bound (width x height / 750), which is above the others'."""
+
+
+def estimate_input_tokens(request: AnyRequest) -> int:
+    """Return a safe estimate of the input tokens of `request`: its messages, its tools and schema, its `extra`, its framing."""
+    if isinstance(request, EmbeddingRequest):
+        return sum(math.ceil(_size(text) / BYTES_PER_TOKEN) for text in request.inputs)
+    size = images = 0
+    for message in request.messages:
+        for part in message.parts:
+            match part:
+                case Text(text):
+                    size += _size(text)
+                case Image():
+                    images += 1
+                case _:
+                    size += _size(json.dumps(part_to_json(part), ensure_ascii=False, default=str))
+    for more in (request.schema, request.extra, [tool.parameters for tool in request.tools] or None):
+        if more:
+            size += _size(json.dumps(more, ensure_ascii=False, default=str))
+    size += sum(_size(tool.name) + _size(tool.description) for tool in request.tools)
+    return math.ceil(size / BYTES_PER_TOKEN) + IMAGE_TOKENS * images + TOKENS_PER_MESSAGE * len(request.messages)
 
 
 def estimate_output_tokens(request: Request, *, default: int, average: float | None = None) -> int:
@@ -29,3 +47,7 @@ def estimate_output_tokens(request: Request, *, default: int, average: float | N
     """
     limit = default if request.max_output is None else request.max_output
     return limit if average is None else min(limit, math.ceil(average * 1.5))
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

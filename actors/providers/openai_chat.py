@@ -44,7 +44,7 @@ class OpenAIChat:
             fields[settings.max_tokens_field or _max_tokens_field(settings.base_url)] = fields.pop("max_output")
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": [{"role": message.role, "content": message.text} for message in request.messages],
             **fields,
         }
         if request.stream:

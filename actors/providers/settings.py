@@ -35,7 +35,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     name: str
-    wire: Literal["openai-chat", "anthropic-messages"]
+    wire: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "ollama"]
     base_url: str
     key_env: str | None = None
     key_file: str | None = None

@@ -44,7 +44,7 @@ from . import retry
 from .calling import CallingActor
 from .children import AnswerInstead, children_of
 from .dialogue import Dialogue
-from .effects import CallModel, Effect, KeepSummary, KeepValue, ShowProgress, SpawnChildren
+from .effects import CallModel, Effect, Embed, KeepSummary, KeepValue, ShowProgress, SpawnChildren
 from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry
 from .verdicts import result_verdict, verdict_of
 from .work import HandlerOverdue, JobTimedOut, Stage, Work
@@ -260,7 +260,7 @@ class JobRunnerActor(CallingActor):
 
     def _perform(self, work: Work, effect: Effect, answer: Answer) -> None:
         match effect:
-            case CallModel():
+            case CallModel() | Embed():
                 self._call(work, effect, answer)
             case KeepValue(name, value):
                 if name in work.saves:

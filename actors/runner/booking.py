@@ -6,9 +6,20 @@ from ...persistence.model import CallIntent, CallOutcome, ClaimedJob
 from ..cost import cost_at_most, cost_of
 from ..messages import CallRef, Charge, SettleCall
 from ..providers.estimate import estimate_input_tokens
-from ..providers.model import Billed, CallError, Completion, ErrorClass, Request, Timeouts, Usage
+from ..providers.model import (
+    Answer,
+    AnyRequest,
+    Billed,
+    CallError,
+    Completion,
+    EmbeddingRequest,
+    ErrorClass,
+    Request,
+    Timeouts,
+    Usage,
+)
 from ..settings import CompanySettings, Route
-from .effects import CallModel
+from .effects import CallModel, Embed
 
 ASSUMED_OUTPUT = 512
 """Tokens reserved for the answer of a call that sets no `max_output`; what it really used is settled afterwards."""
@@ -26,31 +37,40 @@ _UNPROCESSED = frozenset(
 )
 
 
-def request_of(effect: CallModel, route: Route) -> Request:
+_SHARED = tuple(
+    name for name in CallModel.__slots__ if name in Request.__slots__ and name not in ("model", "max_output")
+)
+
+
+def request_of(effect: CallModel | Embed, route: Route) -> AnyRequest:
     """The neutral request of a handler's call."""
+    if isinstance(effect, Embed):
+        return EmbeddingRequest(
+            model=route.name, inputs=effect.inputs, dimensions=effect.dimensions, extra=effect.extra
+        )
     return Request(
         model=route.name,
-        messages=effect.messages,
         max_output=effect.max_output if effect.max_output is not None else route.max_output,
-        temperature=effect.temperature,
-        top_p=effect.top_p,
-        stop=effect.stop,
-        seed=effect.seed,
-        extra=effect.extra,
+        **{name: getattr(effect, name) for name in _SHARED},
     )
 
 
-def charge_of(request: Request, route: Route) -> Charge:
+def charge_of(request: AnyRequest, route: Route) -> Charge:
     """What to reserve, by the provider's own formula where it is known.
 
     OpenAI charges the larger of the output limit and its estimate of the input when it admits a request; the others charge what is read
     and what is written, of which the most is reserved.
     """
-    tokens_in, tokens_out = estimate_input_tokens(request), request.max_output or ASSUMED_OUTPUT
+    tokens_in, tokens_out = estimate_input_tokens(request), output_at_most(request)
     return Charge(max(tokens_in, tokens_out) if route.charges_on_admission else tokens_in + tokens_out)
 
 
-def intent_of(effect: CallModel, request: Request, route: Route, charge: Charge) -> CallIntent:
+def output_at_most(request: AnyRequest, *, assumed: int = ASSUMED_OUTPUT) -> int:
+    """Tokens of output to reserve for a call, `assumed` where it sets no limit; vectors are not counted as output."""
+    return 0 if isinstance(request, EmbeddingRequest) else request.max_output or assumed
+
+
+def intent_of(effect: CallModel | Embed, request: AnyRequest, route: Route, charge: Charge) -> CallIntent:
     """What the ledger is told before the call leaves."""
     return CallIntent(
         step=effect.step,
@@ -59,7 +79,7 @@ def intent_of(effect: CallModel, request: Request, route: Route, charge: Charge)
         model=route.name,
         limit_key=route.limit_key,
         reserved_tokens=charge.tokens,
-        reserved_cost=cost_at_most(estimate_input_tokens(request), request.max_output or ASSUMED_OUTPUT, route.price),
+        reserved_cost=cost_at_most(estimate_input_tokens(request), output_at_most(request), route.price),
     )
 
 
@@ -73,16 +93,16 @@ def timeouts_of(job: ClaimedJob, settings: CompanySettings) -> Timeouts:
     )
 
 
-def completed(completion: Completion, route: Route) -> CallOutcome:
+def completed(completion: Answer, route: Route) -> CallOutcome:
     """The outcome of an answered call."""
     return CallOutcome(
         state="completed",
         completion=completion.to_json(),
         usage=_buckets(completion.usage),
         cost=cost_of(completion.usage, route.price),
-        finish=completion.finish,
+        finish=completion.finish if isinstance(completion, Completion) else None,
         request_id=completion.request_id,
-        first_token_ms=completion.first_token_ms,
+        first_token_ms=completion.first_token_ms if isinstance(completion, Completion) else None,
     )
 
 
@@ -96,7 +116,7 @@ def failed(error: CallError) -> CallOutcome:
     )
 
 
-def settle_completed(call: CallRef, completion: Completion, charge: Charge, route: Route) -> SettleCall:
+def settle_completed(call: CallRef, completion: Answer, charge: Charge, route: Route) -> SettleCall:
     """What an answered call really took. A provider that charges on admission gives nothing back."""
     used = completion.usage.total if completion.usage else None
     if used is not None and route.charges_on_admission:
@@ -127,6 +147,7 @@ def _buckets(usage: Usage | None) -> dict[str, Any] | None:
         "input_uncached": usage.input_uncached,
         "cache_read": usage.cache_read,
         "cache_write": usage.cache_write,
+        "cache_write_1h": usage.cache_write_1h,
         "output_visible": usage.output_visible,
         "output_reasoning": usage.output_reasoning,
     }

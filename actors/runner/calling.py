@@ -37,11 +37,12 @@ from ..messages import (
     limiter_name,
     provider_name,
 )
-from ..providers.model import Billed, CallError, Completion, ErrorClass
+from ..providers.model import Answer as ModelAnswer
+from ..providers.model import AnyRequest, Billed, CallError, Completion, ErrorClass, Request, answer_from_json
 from ..settings import CompanySettings, Route, UnknownModelError, route
 from . import booking, retry
 from .dialogue import in_conversation
-from .effects import CallFailedError, CallModel, ShowProgress
+from .effects import CallFailedError, CallModel, Embed, ShowProgress
 from .handlers import Answer
 from .work import Call, FlushDue, ReserveAgainDue, ShowDue, Stage, Work
 
@@ -125,7 +126,7 @@ class CallingActor(Actor):
 
     # --- from an effect to its answer -----------------------------------------------------------------------------------------------
 
-    def _call(self, work: Work, effect: CallModel, answer: Answer) -> None:
+    def _call(self, work: Work, effect: CallModel | Embed, answer: Answer) -> None:
         memo = work.job.memo
         if effect.step in work.steps:
             answer.refuse(
@@ -145,7 +146,7 @@ class CallingActor(Actor):
             answer.refuse(CallFailedError(CallError(kind=ErrorClass.NOT_FOUND, message=f"model: {error}", sent=False)))
             return
         request = booking.request_of(effect, where)
-        if effect.in_conversation:
+        if isinstance(effect, CallModel) and isinstance(request, Request) and effect.in_conversation:
             try:
                 request = in_conversation(work.dialogue, request)
             except CallFailedError as error:
@@ -220,14 +221,13 @@ class CallingActor(Actor):
         self._on_booked(work, call)
 
     @staticmethod
-    def _recall(work: Work, effect: CallModel, answer: Answer, kept: dict[str, Any]) -> None:
-        """Answer with a completion from the ledger."""
-        completion = Completion.from_json(kept)
-        if effect.in_conversation and work.dialogue is not None:
-            work.dialogue.hear(effect.messages, None, completion)
-        answer.give(completion)
+    def _recall(work: Work, effect: CallModel | Embed, answer: Answer, kept: dict[str, Any]) -> None:
+        """Answer with what the ledger has."""
+        found = answer_from_json(kept)
+        _hear(work, effect, None, found)
+        answer.give(found)
 
-    def _on_finished(self, work: Work, call: Call, completion: Completion) -> None:
+    def _on_finished(self, work: Work, call: Call, completion: ModelAnswer) -> None:
         self.tell(
             limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
         )
@@ -238,9 +238,8 @@ class CallingActor(Actor):
             # before it. Not for a job that had a holder before: another answer may have been kept first.
             self._on_booked(work, call)
 
-    def _tell_handler(self, work: Work, call: Call, completion: Completion) -> None:
-        if call.effect.in_conversation and work.dialogue is not None:
-            work.dialogue.hear(call.effect.messages, call.request.messages, completion)
+    def _tell_handler(self, work: Work, call: Call, completion: ModelAnswer) -> None:
+        _hear(work, call.effect, call.request, completion)
         call.answer.give(completion)
 
     def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
@@ -290,8 +289,8 @@ class CallingActor(Actor):
             self._flush_text(work)
         elif work.flush is None:
             work.flush = self.after(FLUSH_AFTER, FlushDue(work.lease))
-        if call.request.max_output and not work.shows_itself:
-            self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * call.request.max_output))))
+        if (most := booking.output_at_most(call.request, assumed=0)) and not work.shows_itself:
+            self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * most))))
 
     def _flush_text(self, work: Work) -> None:
         if work.flush is not None:
@@ -326,3 +325,11 @@ class CallingActor(Actor):
                     kind=ErrorClass.CANCELLED, message=f"provider {call.route.provider} restarted", billed=Billed.MAYBE
                 )
                 self._on_failed(self._work, call, error)
+
+
+def _hear(work: Work, effect: CallModel | Embed, request: AnyRequest | None, answer: ModelAnswer) -> None:
+    """Let the job's conversation know of an answer that is part of it. `request` is None for one that an earlier attempt received."""
+    if isinstance(effect, CallModel) and effect.in_conversation and work.dialogue is not None:
+        assert isinstance(answer, Completion)
+        sent = request.messages if isinstance(request, Request) else None
+        work.dialogue.hear(effect.messages, sent, answer)

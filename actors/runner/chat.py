@@ -13,6 +13,7 @@ from typing import Any
 
 from ...persistence.model import ClaimedJob, JobInput
 from ..providers.model import Completion, Message
+from ..providers.parts import Text
 from .dialogue import summary_said
 from .effects import CallModel, Effect, KeepSummary
 from .results import RESULTS, results_text
@@ -76,8 +77,14 @@ def with_results(call: CallModel, inputs: Sequence[JobInput]) -> CallModel:
     if not inputs:
         return call
     text = results_text(inputs)
-    messages = (replace(message, content=message.content.replace(RESULTS, text)) for message in call.messages)
-    return replace(call, messages=tuple(messages))
+    return replace(call, messages=tuple(_filled(message, text) for message in call.messages))
+
+
+def _filled(message: Message, results: str) -> Message:
+    if isinstance(message.content, str):
+        return replace(message, content=message.content.replace(RESULTS, results))
+    parts = (Text(part.text.replace(RESULTS, results)) if isinstance(part, Text) else part for part in message.content)
+    return replace(message, content=tuple(parts))
 
 
 def _as_turn(call: CallModel, data: dict[str, Any]) -> CallModel:

@@ -129,7 +129,7 @@ def _spoken(new: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _system_of(new: Sequence[Message], usual: str | None) -> str | None:
-    given = [message.content for message in new if message.role == "system"]
+    given = [message.text for message in new if message.role == "system"]
     return "\n\n".join(given) if given else usual
 
 

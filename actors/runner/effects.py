@@ -10,7 +10,7 @@ from typing import Any
 
 from ...persistence.model import Said
 from ...persistence.new_job import NewJob
-from ..providers.model import CallError, Message
+from ..providers.model import CallError, Message, Tool
 
 
 class CallFailedError(Exception):
@@ -36,7 +36,8 @@ class CallModel:
     """Call a model. Results in a `Completion`; one that an earlier attempt received under the same step name comes back unpaid.
 
     `model` is an alias or `provider:model`; None is the job's own, or the default. `in_conversation`: the messages are the next of the job's
-    conversation; its past is sent before them, and when the job completes, they and the answer are part of it.
+    conversation; its past is sent before them, and when the job completes, they and the answer are part of it. The other fields are those
+    of `Request`.
     """
 
     step: str
@@ -47,8 +48,27 @@ class CallModel:
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | None = None
+    parallel_tools: bool | None = None
+    schema: dict[str, Any] | None = None
+    schema_name: str = "answer"
+    effort: str | None = None
+    cache_key: str | None = None
+    cache_ttl: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     in_conversation: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed:
+    """Turn texts into vectors. Results in `Embeddings`; one that an earlier attempt received under the same step name comes back unpaid."""
+
+    step: str
+    inputs: tuple[str, ...]
+    model: str | None = None
+    dimensions: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +109,4 @@ class ShowProgress:
     message: str | None = None
 
 
-Effect = CallModel | KeepValue | ShowProgress | SpawnChildren | KeepSummary
+Effect = CallModel | Embed | KeepValue | ShowProgress | SpawnChildren | KeepSummary

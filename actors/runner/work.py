@@ -10,10 +10,10 @@ from enum import Enum, auto
 from ...persistence.model import ClaimedJob, Lease, Said
 from ..kernel.timers import TimerToken
 from ..messages import CallRef, Charge, Spawn, Verdict
-from ..providers.model import Request
+from ..providers.model import AnyRequest
 from ..settings import Route
 from .dialogue import Dialogue
-from .effects import CallModel, ShowProgress
+from .effects import CallModel, Embed, ShowProgress
 from .handlers import Answer, Performance
 
 
@@ -31,10 +31,10 @@ class Call:
     """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it."""
 
     ref: CallRef
-    effect: CallModel
+    effect: CallModel | Embed
     answer: Answer
     route: Route
-    request: Request
+    request: AnyRequest
     charge: Charge
     stage: Stage = Stage.RESERVING
     call_id: int = 0

@@ -2,9 +2,24 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from array import array
+from dataclasses import asdict, replace
 
-from callboard.actors.providers.model import CallError, Completion, ErrorClass, Finish, Message, Request, Usage
+from callboard.actors.providers.model import (
+    CallError,
+    Completion,
+    EmbeddingRequest,
+    Embeddings,
+    ErrorClass,
+    Finish,
+    Message,
+    Request,
+    Tool,
+    Usage,
+    answer_from_json,
+    request_from_json,
+)
+from callboard.actors.providers.parts import Opaque, Text, ToolCall
 
 REQUEST = Request(
     model="m-1",
@@ -16,18 +31,49 @@ REQUEST = Request(
 )
 
 
-def test_a_fingerprint_is_the_hash_of_every_field_but_how_it_is_sent() -> None:
-    body = asdict(REQUEST)
+def test_a_fingerprint_is_the_hash_of_all_that_decides_the_answer() -> None:
+    body = REQUEST.to_json()
     del body["stream"]
     text = json.dumps(body, sort_keys=True, ensure_ascii=False)
     assert REQUEST.fingerprint() == hashlib.sha256(text.encode()).hexdigest()
-    assert REQUEST.fingerprint() == "4f3ac5d6f7c247424f51f65435880961ab0c63159bfc8bfaf343cd77244f607d"
+    for same in ({"stream": False}, {"cache_key": "k", "cache_ttl": "1h"}):
+        assert replace(REQUEST, **same).fingerprint() == REQUEST.fingerprint()
+    others = (
+        {"seed": 9},
+        {"tools": (Tool(name="add"),)},
+        {"schema": {"type": "object"}},
+        {"effort": "high"},
+        {"model": "other"},
+    )
+    assert len({replace(REQUEST, **other).fingerprint() for other in ({}, *others)}) == 1 + len(others)
+
+
+def test_a_request_comes_back_from_json() -> None:
+    parts = (Opaque(wire="gemini", data=[1]), Text("So."), ToolCall(id="c", name="add", arguments={"a": 1}))
+    rich = replace(
+        REQUEST,
+        messages=(*REQUEST.messages, Message("assistant", parts)),
+        tools=(Tool(name="add"),),
+        schema={"type": "object"},
+    )
+    embedding = EmbeddingRequest(model="m", inputs=("a", "b"), dimensions=3)
+    for request in (REQUEST, rich, embedding):
+        assert request_from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+def test_vectors_come_back_from_json() -> None:
+    found = Embeddings(vectors=(array("f", [0.5, -1.25]), array("f", [])), usage=Usage(input_uncached=3), model="m")
+    assert answer_from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_a_completion_comes_back_from_json() -> None:
     usage = Usage(input_uncached=3, output_visible=4)
     completion = Completion(text="Hallo.", finish=Finish.STOP, usage=usage, model="m-1", total_ms=12)
-    assert completion.to_json() == asdict(completion)
+    assert set(completion.to_json()) == set(asdict(completion)) - {"tool_calls", "opaque", "data"}
+    rich = replace(
+        completion, tool_calls=(ToolCall(id="c", name="add", raw="{"),), opaque=(Opaque(wire="w", data={}),), data=[1]
+    )
+    assert Completion.from_json(json.loads(json.dumps(rich.to_json()))) == rich
     assert Completion.from_json(json.loads(json.dumps(completion.to_json()))) == completion
     without = Completion(text="", finish=Finish.STOP)
     assert Completion.from_json(without.to_json()) == without

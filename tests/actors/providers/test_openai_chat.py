@@ -127,7 +127,7 @@ def test_extra_may_not_go_round_the_request(name):
     [
         (Request(model="m", messages=()), "no user message"),
         (Request(model="m", messages=(Message("system", "x"),)), "no user message"),
-        (Request(model="m", messages=(Message("user", "x"), Message("tool", "x"))), "unknown role 'tool'"),
+        (Request(model="m", messages=(Message("user", "x"), Message("critic", "x"))), "unknown role 'critic'"),
         (Request(model="m", messages=HELLO, temperature=float("nan")), "JSON"),
         (Request(model="m", messages=HELLO, extra={"x": object()}), "JSON"),
     ],
