@@ -11,8 +11,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from .adapter import adapter_for
 from .call import Call, CallEvent, Failed, Finished, Provider, Text, perform
@@ -50,7 +51,6 @@ class CallEngine:
         self._own_process = own_process
         self._environ = environ
         self._now_ms = now_ms
-        self._adapter = adapter_for(settings.wire)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -160,8 +160,7 @@ class CallEngine:
     async def _main(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(max_workers=4, thread_name_prefix="callboard-dns"))
-        client = open_client(self.settings, own_process=self._own_process)
-        self._provider = Provider(self.settings, self._adapter, client, self._environ, self._now_ms)
+        self._open()
         self._stopping = asyncio.Event()
         beat = asyncio.create_task(self._beat())
         with self._lock:
@@ -181,14 +180,31 @@ class CallEngine:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=self._stop_deadline)
         beat.cancel()
-        await client.close()
+        await self._close()
+
+    def _open(self) -> None:
+        client = open_client(self.settings, own_process=self._own_process)
+        self._provider = Provider(self.settings, adapter_for(self.settings.wire), client, self._environ, self._now_ms)
+
+    async def _close(self) -> None:
+        assert self._provider is not None
+        await self._provider.client.close()
+
+    async def _tend(self) -> None:
+        """What is to be done once in every beat."""
+        assert self._provider is not None
+        await self._provider.client.close_expired()
+
+    def _performance(self, call: Call) -> Coroutine[Any, Any, None]:
+        """What makes a call and ends it; it returns normally in every case."""
+        assert self._provider is not None
+        return perform(call, self._provider)
 
     async def _beat(self) -> None:
-        assert self._provider is not None
         while True:
             self._heartbeat_at = time.monotonic()
             await asyncio.sleep(HEARTBEAT)
-            await self._provider.client.close_expired()
+            await self._tend()
 
     def _begin_stop(self) -> None:
         assert self._stopping is not None
@@ -201,9 +217,8 @@ class CallEngine:
             self._queue.append(call)
 
     def _start_task(self, call: Call) -> None:
-        assert self._provider is not None
         self._running += 1
-        task = asyncio.get_running_loop().create_task(perform(call, self._provider))
+        task = asyncio.get_running_loop().create_task(self._performance(call))
         call.task = task
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(call, done))
