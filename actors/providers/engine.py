@@ -51,6 +51,7 @@ class CallEngine:
         self._own_process = own_process
         self._environ = environ
         self._now_ms = now_ms
+        self._adapter = adapter_for(settings.wire)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -184,7 +185,7 @@ class CallEngine:
 
     def _open(self) -> None:
         client = open_client(self.settings, own_process=self._own_process)
-        self._provider = Provider(self.settings, adapter_for(self.settings.wire), client, self._environ, self._now_ms)
+        self._provider = Provider(self.settings, self._adapter, client, self._environ, self._now_ms)
 
     async def _close(self) -> None:
         assert self._provider is not None
