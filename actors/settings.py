@@ -192,6 +192,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings
     price: PriceSettings | None
     max_output: int | None
+    unsupported: frozenset[str] = frozenset()
     charges_on_admission: bool = False
 
 
@@ -232,5 +233,6 @@ def route(settings: CompanySettings, model: str | None) -> Route:
         limits=limits,
         price=alias.price,
         max_output=alias.max_output,
-        charges_on_admission=provider_settings.wire == "openai-chat",
+        unsupported=alias.unsupported,
+        charges_on_admission=provider_settings.wire in ("openai-chat", "openai-responses"),
     )

@@ -134,13 +134,15 @@ def choose_fields(
 ) -> tuple[dict[str, Any], dict[str, Any]] | CallError:
     """Return the sampling fields and the extra fields to send, without the unsupported ones, or the refusal.
 
+    Tools, schemas, images and hints are `features.supported`'s, which is to be called before.
+
     `owned` are the wire fields that `Request` itself decides: an `extra` naming one could dodge the limits and budgets that were reserved
     for the request as it stands, so it is refused whatever `on_unsupported` says.
     """
     for name in request.extra:
         if name in owned:
             return refused(f"extra.{name}", "this field is decided by the request itself; set it there")
-    unsupported = settings.unsupported | always_unsupported
+    unsupported = settings.unsupported | request.unsupported | always_unsupported
     fields: dict[str, Any] = {
         name: value
         for name, value in (

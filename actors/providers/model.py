@@ -94,6 +94,8 @@ class Request:
     - `effort`: how much to reason: none, minimal, low, medium, high, xhigh or max; a model knows some of them.
     - `cache_key`: requests that begin alike share it, so that the provider keeps their beginning; `cache_ttl` is how long: 5m or 1h.
     - `extra` is merged into the top level of the wire body as it is, for what the neutral model does not name.
+    - `unsupported`: what this model refuses, beside its provider's (`ModelSettings.unsupported`). It is the route's, not the asker's: in no
+      fingerprint and no JSON form.
     """
 
     model: str
@@ -113,6 +115,7 @@ class Request:
     cache_ttl: str | None = None
     stream: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
+    unsupported: frozenset[str] = frozenset()
 
     def fingerprint(self) -> str:
         """A SHA-256 over everything that decides the answer (not `stream`, nor what is kept of the prompt): the ledger's name for this request."""
@@ -126,7 +129,7 @@ class Request:
         told = {
             name: value
             for name, value in _fields(self).items()
-            if value is not None and value not in ((), {}, "answer")
+            if name != "unsupported" and value is not None and value not in ((), {}, "answer")
         }
         told["messages"] = [message.to_json() for message in self.messages]
         if self.tools:

@@ -51,6 +51,7 @@ def request_of(effect: CallModel | Embed, route: Route) -> AnyRequest:
     return Request(
         model=route.name,
         max_output=effect.max_output if effect.max_output is not None else route.max_output,
+        unsupported=route.unsupported,
         **{name: getattr(effect, name) for name in _SHARED},
     )
 
