@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ..persistence.model import ClaimedJob, LaneDepth, Lease
 from .kernel.actor import Actor
@@ -81,6 +82,8 @@ class _DrainDeadline:
 
 class DispatcherActor(Actor):
     """One per company. `runner_spec` makes the child spec of a runner by its name; `types` are the job types that can be performed."""
+
+    shares_thread: ClassVar[bool] = True
 
     def __init__(
         self,

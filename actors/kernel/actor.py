@@ -6,7 +6,8 @@ host's included. So the loop here is our own (Pykka documents the hooks for that
 ends in exactly one `Down`, on every path**. What is used of Pykka's private parts is listed, and tested, in
 tests/actors/kernel/test_pykka_contract.py.
 
-The same three steps (`begin`, `step`, `end`) are driven by a thread here and by the seeded scheduler in a simulation.
+The same three steps (`begin`, `step`, `end`) are driven by a thread here, by one that several actors share, and by the seeded scheduler in a
+simulation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import queue
 import sys
 from collections import deque
 from contextlib import suppress
-from typing import Any, ClassVar, NoReturn
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, TypeAlias
 
 import pykka
 from pykka._envelope import Envelope
@@ -32,16 +34,24 @@ from .timers import TimerToken, WatchToken
 
 logger = logging.getLogger(__name__)
 
+ExcInfo: TypeAlias = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
 
 class Actor(pykka.ThreadingActor):
-    """Base of all actors: a daemon thread, a closing inbox with a system lane, and exactly one exit notice.
+    """Base of all actors: a daemon thread, of its own or shared, a closing inbox with a system lane, and exactly one exit notice.
 
     Subclasses implement `receive` and, where needed, the hooks `on_start`, `on_stop`, `on_failure`, `after_batch`,
-    `stop_requested`. All of them run on the actor's own thread. An exception of any kind that leaves `on_start`, `receive` or `after_batch`
+    `stop_requested`. All of them run on the actor's thread, one at a time. An exception of any kind that leaves `on_start`, `receive` or `after_batch`
     ends the life as a crash. The constructor runs on its supervisor's thread: it only assigns.
     """
 
     use_daemon_thread: ClassVar[bool] = True
+
+    shares_thread: ClassVar[bool] = False
+    """True when no message makes the actor wait, for anything: it then shares a thread with others of that kind."""
+
+    waits_at_ends: ClassVar[bool] = False
+    """True when `on_start`, `on_stop` or `on_failure` may wait although messages do not: they then have a thread to themselves."""
 
     announces_ready: ClassVar[bool] = False
     """True when the actor calls `ready()` itself; otherwise it is ready when `on_start` returns."""
@@ -73,6 +83,7 @@ class Actor(pykka.ThreadingActor):
         self._batched = 0
         self._exit: ExitReason | None = None
         self._clean = True
+        self._failure: ExcInfo | None = None  # what `on_failure` is yet to be told
         self._stoppers: list[Envelope[Any]] = []
         self._watches: dict[str, WatchToken] = {}
         self._leftovers: deque[Envelope[Any]] = deque()
@@ -199,6 +210,16 @@ class Actor(pykka.ThreadingActor):
             return
         self._handle(envelope)
 
+    def step_if_mail(self) -> bool:
+        """Handle one message if there is one, and return whether there was. For schedulers."""
+        envelope = self.inbox.take()
+        if envelope is not None:
+            self._handle(envelope)
+            return True
+        if self.inbox.closed:
+            self.exit(Shutdown())  # abandoned, as above
+        return False
+
     def _handle(self, envelope: Envelope[Any]) -> None:
         message = envelope.message
         recalled = False
@@ -254,10 +275,12 @@ class Actor(pykka.ThreadingActor):
     def end(self) -> None:
         """Run the last hook, refuse what is left, and send `Down`. Last of the three steps of a life; for schedulers."""
         life = self.life
+        self._tell_failure()
         self._leftovers.extend(self.inbox.close())
         try:
             if self._clean:
                 self._end_cleanly()
+            self._tell_failure()  # if it crashed just now, over the mail that was left
         finally:
             self.refuse_leftovers()
             self.busy = None
@@ -285,12 +308,17 @@ class Actor(pykka.ThreadingActor):
             self._log_crash(self._exit)
 
     def _fail(self, reason: Crashed | StartFailed) -> None:
-        """Note a crash, and let the actor release what it holds."""
-        self._exit, self._clean = reason, False
+        """Note a crash; `end` lets the actor release what it holds."""
+        self._exit, self._clean, self._failure = reason, False, sys.exc_info()
         self._log_crash(reason)
+
+    def _tell_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return
         self.busy = ("on_failure", self.monotonic())
         try:
-            self.on_failure(*sys.exc_info())
+            self.on_failure(*failure)
         except BaseException:
             logger.exception("%s %r: on_failure raised as well", type(self).__name__, self.name)
 

@@ -36,6 +36,7 @@ class Life:
         default_factory=dict
     )  # a dict, for its order: a simulation must not depend on hashes
     watchers: dict[Life, WatchToken] = field(default_factory=dict)
+    begun: bool = False  # of an actor that shares its thread: whether it has had its first turn
     over: bool = False
     abandoned: bool = False
     ready: threading.Event = field(default_factory=threading.Event)

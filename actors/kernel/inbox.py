@@ -5,6 +5,9 @@ its caller waits for ever. Here `put` and `close` take the same lock, so a messa
 
 One token in a `SimpleQueue` stands for each message in the lanes. The reader blocks on the tokens (in C, without the lock) and then takes
 from the system lane first. That is how a stop overtakes a thousand queued messages, and it costs less than a `Condition`.
+
+An actor that shares its thread does not block on its mailbox: there are no tokens then, but `attend`, which is called when there is mail
+and nobody looks after it, and from then on somebody does until `rest`.
 """
 
 from __future__ import annotations
@@ -36,11 +39,15 @@ Refuse = Callable[[Envelope[Any], str], None]
 class ClosingInbox:
     """An actor's mailbox. `put` and `close` may be called from any thread, `get` from the actor's only."""
 
-    __slots__ = ("_closed", "_lock", "_system", "_tokens", "_user", "max_mail", "refuse")
+    __slots__ = ("_attended", "_closed", "_lock", "_system", "_tokens", "_user", "attend", "max_mail", "refuse")
 
     def __init__(self, max_mail: int = DEFAULT_MAX_MAIL) -> None:
         self.max_mail = max_mail
         self.refuse: Refuse | None = None  # set by the actor, which knows where refused mail goes
+        self.attend: Callable[[], object] | None = (
+            None  # set before the first mail, or never; called with the lock held
+        )
+        self._attended = True  # by the beginning of the actor's life
         self._lock = Lock()
         self._closed = False
         self._system: deque[Envelope[Any]] = deque()
@@ -58,17 +65,39 @@ class ClosingInbox:
                 why = STOPPED
             elif type(envelope.message) in SYSTEM_MESSAGES:
                 self._system.append(envelope)
-                self._tokens.put(None)
+                self._signal()
                 return True
             elif len(self._user) < self.max_mail:
                 self._user.append(envelope)
-                self._tokens.put(None)
+                self._signal()
                 return True
             else:
                 why = FULL
         if self.refuse is not None:
             self.refuse(envelope, why)
         return False
+
+    def _signal(self) -> None:
+        if self.attend is None:
+            self._tokens.put(None)
+        elif not self._attended:
+            self._attended = True
+            self.attend()
+
+    def take(self) -> Envelope[Any] | None:
+        """Return the next message, system lane first, or None if there is none. For an actor that shares its thread."""
+        try:
+            return self._system.popleft() if self._system else self._user.popleft()
+        except IndexError:  # empty, or closed between the two looks
+            return None
+
+    def rest(self) -> bool:
+        """Have `attend` called for the next mail; False, and nothing, if some has come or the inbox is closed."""
+        with self._lock:
+            if self._user or self._system or self._closed:
+                return False
+            self._attended = False
+            return True
 
     def get(self) -> Envelope[Any]:
         """Wait for the next message, system lane first.
@@ -98,7 +127,7 @@ class ClosingInbox:
                         leftovers.append(lane.popleft())
                     except IndexError:  # the reader was quicker
                         break
-            self._tokens.put(None)
+            self._signal()
         return leftovers
 
     def empty(self) -> bool:

@@ -1,4 +1,4 @@
-"""What gives an actor its turns: a thread of its own, or (in a simulation) a place in a seeded lottery."""
+"""What gives an actor its turns: a thread of its own, one that it shares (crew.py), or (in a simulation) a place in a seeded lottery."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from .clock import Clock, SystemClock
+from .crew import ActorThread, Crew
 from .errors import AskError
 from .timers import TimerThread, TimerToken
 
@@ -53,6 +54,10 @@ class Scheduler(Protocol):
         """Let a life begin, soon and not within this call."""
         ...
 
+    def let_go(self, life: Life) -> None:
+        """Note that a life was given up: nobody may have to wait for its thread from now on."""
+        ...
+
     def spawn_thread(self, name: str, fn: Callable[[], None]) -> threading.Thread:
         """Start a helper thread (daemon). A simulation has no threads and refuses."""
         ...
@@ -87,25 +92,30 @@ class Scheduler(Protocol):
         ...
 
 
-class _ActorThread(threading.Thread):
-    """Marks a thread as an actor's, so that an ask from within one can be refused."""
-
-
 class ThreadScheduler:
-    """A daemon thread for every actor: a hung actor must never keep the process from ending."""
+    """Daemon threads: a hung actor must never keep the process from ending. One for every actor, and one for all that share it."""
 
     simulated = False
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
         self.random = random.Random()
-        self.timers: Timers = TimerThread(self.clock)
+        timers = TimerThread(self.clock)
+        self.timers: Timers = timers
+        self._crew = Crew(self.clock, timers)
 
     def start(self, life: Life) -> None:
-        """Start the actor's thread, named after the actor."""
-        thread = _ActorThread(target=life.actor._actor_loop, name=f"{life.name}#{life.generation}", daemon=True)  # noqa: SLF001 - Pykka's own name for it
-        life.thread = thread
-        thread.start()
+        """Start the actor's thread, named after the actor, or let it join the crew."""
+        if life.actor.shares_thread:
+            self._crew.admit(life)
+            return
+        life.thread = ActorThread(f"{life.name}#{life.generation}", life.actor._actor_loop)  # noqa: SLF001 - Pykka's own name for it
+        life.thread.start()
+
+    def let_go(self, life: Life) -> None:
+        """Let the crew go on without the life, if it is one of them."""
+        if life.actor.shares_thread:
+            self._crew.let_go(life)
 
     def spawn_thread(self, name: str, fn: Callable[[], None]) -> threading.Thread:
         """Start a daemon thread that runs `fn`, for an actor that must host blocking work; the caller keeps and ends it."""
@@ -124,7 +134,7 @@ class ThreadScheduler:
 
     def refuse_inside_actor(self, what: str) -> None:
         """Raise AskError when called on an actor's thread."""
-        if isinstance(threading.current_thread(), _ActorThread):
+        if isinstance(threading.current_thread(), ActorThread):
             raise AskError(
                 f"{what} from inside an actor: actors only tell; send a message and handle the answer as one"
             )

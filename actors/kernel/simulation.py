@@ -181,6 +181,9 @@ class SimulationScheduler:
         self._lives.append(life)
         self._unbegun.add(life)
 
+    def let_go(self, life: Life) -> None:
+        """Do nothing: there is no thread."""
+
     def spawn_thread(self, name: str, fn: Callable[[], None]) -> NoReturn:
         """Raise SimulationError: what runs on a thread is not deterministic."""
         raise SimulationError(

@@ -177,7 +177,10 @@ class ActorSystem:
         return life is not None and life.generation == generation and self._abandon(life, reason)
 
     def _abandon(self, life: Life, reason: ExitReason) -> bool:
-        return self.end_life(life, reason, abandoned=True)
+        if not self.end_life(life, reason, abandoned=True):
+            return False
+        self.scheduler.let_go(life)
+        return True
 
     def end_life(self, life: Life, reason: ExitReason, *, abandoned: bool = False) -> bool:
         """Make the end of a life known, once. Called by the actor as its last act, and by `abandon`."""

@@ -6,7 +6,7 @@ next already meets the hold.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ..kernel.actor import Actor
 from ..kernel.system import ActorSystem
@@ -47,6 +47,9 @@ class Engine(Protocol):
 
 class ProviderActor(Actor):
     """One provider. A fresh engine for every life: a crash leaves no connection behind."""
+
+    shares_thread: ClassVar[bool] = True
+    waits_at_ends: ClassVar[bool] = True  # for the engine's thread
 
     def __init__(self, system: ActorSystem, *, provider: str, make_engine: Callable[[], Engine]) -> None:
         super().__init__(system)

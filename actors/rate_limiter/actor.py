@@ -73,6 +73,7 @@ class RateLimiterActor(Actor):
     Nothing is granted before the store has said what went out lately. Doing any of these twice is harmless.
     """
 
+    shares_thread = True
     announces_ready = True
 
     def __init__(

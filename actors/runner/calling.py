@@ -7,7 +7,7 @@ Each arrow is a message; what becomes of the job when a call ends it is the othe
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from ...persistence.model import Lease
 from ..kernel.actor import Actor
@@ -57,6 +57,8 @@ GO_BACK_FOR = 0.25
 
 class CallingActor(Actor):
     """Makes calls for the job in hand."""
+
+    shares_thread: ClassVar[bool] = True
 
     def __init__(
         self, system: ActorSystem, *, settings: CompanySettings, open_limiter: Callable[[Route], None]

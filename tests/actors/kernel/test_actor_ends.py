@@ -84,6 +84,11 @@ class Child(Actor):
                 self.run("receive")
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["own thread", "shared thread"])
+def thread(request, monkeypatch):
+    monkeypatch.setattr(Child, "shares_thread", request.param)
+
+
 @pytest.fixture
 def owner(system):
     system.start_actor("owner", lambda: Owner(system))

@@ -58,6 +58,11 @@ class Worker(Actor):
                 raise KeyboardInterrupt
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["own thread", "shared thread"])
+def thread(request, monkeypatch):
+    monkeypatch.setattr(Worker, "shares_thread", request.param)
+
+
 @pytest.fixture
 def gate():
     gate = threading.Event()
