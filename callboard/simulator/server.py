@@ -17,21 +17,18 @@ from typing import Any
 
 import h11
 
-from .anthropic_messages import AnthropicMessages
+from . import routes
 from .buckets import Limits
 from .config import SimulatorConfig
 from .faults import WHOLE, FaultError, FaultRule, choose, read_rule
 from .http import MAX_BODY_BYTES, ClientGoneError, HttpConnection, Request, WatchedProtocol
 from .journal import Journal, fingerprint, redacted
-from .openai_chat import OpenAIChat
 from .play import play
 from .replies import Reply, build_reply, plain, refusal
 from .stats import Stats
 from .wire import Call, Headers, Wire, WireError, answer_to, dump
 
 _log = logging.getLogger("callboard.simulator")
-_OPENAI, _ANTHROPIC = OpenAIChat(), AnthropicMessages()
-_COMPLETIONS: dict[str, Wire] = {"/v1/chat/completions": _OPENAI, "/v1/messages": _ANTHROPIC}
 _ADMIN = "/_simulator/"
 _BACKLOG = 2048
 
@@ -157,9 +154,10 @@ class SimulatorServer:
         self._requests += 1
         number = self._requests
         request_id = f"req_sim_{number}"
-        wire = _wire_of(request)
+        route = routes.find(request.method, request.path)
+        wire, model = route or (routes.wire_of(request.path, request.by_name), None)
         body = _parsed(request.body)
-        model = body.get("model") if isinstance(body, dict) else None
+        model = model or (body.get("model") if isinstance(body, dict) else None)
         entry: dict[str, Any] = {
             "n": number,
             "at": self._clock.now_ms(),
@@ -173,9 +171,8 @@ class SimulatorServer:
         }
         self._journal.arrived(entry, request.body)
         exchange = _Exchange(connection, request, wire, body, entry, number, request_id, time.monotonic())
-        completion = request.path in _COMPLETIONS and request.method == "POST"
         try:
-            if completion:
+            if route is not None:
                 await self._complete(exchange)
             else:
                 await self._other(exchange)
@@ -197,7 +194,7 @@ class SimulatorServer:
                 usage=usage,
                 ended_at=self._clock.now_ms(),
             )
-            if completion:
+            if route is not None:
                 self._stats.ended("invalid" if exchange.invalid else exchange.outcome)
 
     async def _complete(self, exchange: _Exchange) -> None:
@@ -275,7 +272,7 @@ class SimulatorServer:
         """Answer what is not a completion: the model list, or a path or method that does not exist."""
         request, wire = exchange.request, exchange.wire
         key = wire.api_key(request.by_name)
-        if request.path != "/v1/models" and request.path not in _COMPLETIONS:
+        if request.path != "/v1/models" and not routes.known(request.path):
             # The usual code of a 404 names a model, which an unknown path has not.
             error = WireError(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
             await self._refuse(exchange, error, [])
@@ -378,14 +375,6 @@ def _release(waiting: list[asyncio.Future[None]]) -> None:
         if not released.done():
             released.set_result(None)
     waiting.clear()
-
-
-def _wire_of(request: Request) -> Wire:
-    """Return whose error shape a path without a format of its own is answered in: Anthropic's requests carry its version header."""
-    found = _COMPLETIONS.get(request.path)
-    return found or (
-        _ANTHROPIC if "anthropic-version" in request.by_name or request.path.startswith("/v1/messages") else _OPENAI
-    )
 
 
 def _parsed(body: bytes) -> Any:
