@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .errors import refused
 from .keys import Secret
-from .model import CallError, Completion, EmbeddingRequest, Embeddings, LimitSnapshot, Request
+from .model import AnyRequest, CallError, Completion, EmbeddingRequest, Embeddings, LimitSnapshot, Request
 from .parts import ROLES
 from .settings import ProviderSettings
 from .sse import SSEEvent
@@ -176,12 +176,13 @@ def check_messages(request: Request) -> CallError | None:
     return None
 
 
-def common_headers(request: Request, settings: ProviderSettings) -> list[tuple[str, str]]:
+def common_headers(request: AnyRequest, settings: ProviderSettings) -> list[tuple[str, str]]:
     """Return the headers every format sends. Identity encoding, because a proxy that compresses a stream also buffers it."""
+    streams = isinstance(request, Request) and request.stream
     return [
         ("user-agent", USER_AGENT),
         ("content-type", "application/json"),
-        ("accept", "text/event-stream" if request.stream else "application/json"),
+        ("accept", "text/event-stream" if streams else "application/json"),
         ("accept-encoding", "identity"),
         *((name.lower(), value) for name, value in settings.headers.items()),
     ]
