@@ -37,25 +37,22 @@ class _NotStrictError(Exception):
     """The schema says something that the strict subset cannot."""
 
 
-def wire_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema in the strict subset, or as it is where that cannot be: `is_strict` of the result tells which.
+def for_the_wire(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the schema as a strict mode takes it, and True; or as it is, and False, where the subset has no words for it.
 
-    Every answer that the result admits is, after `without_nulls`, one that the schema admits but for its bounds, patterns and formats.
+    Every answer that the strict form admits is, after `without_nulls`, one that the schema admits but for its bounds, patterns and formats.
     A schema that is in the subset already comes back equal.
     """
     try:
         strict = _strict(schema)
     except (_NotStrictError, RecursionError):
-        return schema
-    return strict if strict.get("type") == "object" else schema
+        return schema, False
+    return (strict, True) if strict.get("type") == "object" else (schema, False)
 
 
-def is_strict(schema: dict[str, Any]) -> bool:
-    """Whether a schema is in the strict subset, an object at its root, so that a provider's strict mode takes it as it is."""
-    try:
-        return schema.get("type") == "object" and _strict(schema) == schema
-    except (_NotStrictError, RecursionError):
-        return False
+def wire_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema alone of `for_the_wire`, for formats that have no word for strictness."""
+    return for_the_wire(schema)[0]
 
 
 def without_nulls(value: Any, schema: Any) -> Any:
