@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for
-from .deadlines import Deadlines
+from .deadlines import Deadlines, timed_out
 from .errors import clean, malformed, refused
 from .keys import KeyUnavailableError, Secret, redact, resolve_key
 from .model import (
@@ -225,18 +225,8 @@ class _Conversation:
                 sent=sent,
                 partial=partial,
             )
-        seconds = getattr(self.call.timeouts, expired)
-        what = {"first_token": "no piece of the answer came", "no_progress": "no further piece of the answer came"}.get(
-            expired, "the answer was not complete"
-        )
-        return CallError(
-            kind=ErrorClass.TIMEOUT,
-            message=f"{what} within {seconds:g} s (deadline {expired})",
-            code=expired,
-            billed=Billed.YES if partial else Billed.MAYBE if sent else Billed.NO,
-            sent=sent,
-            partial=partial,
-        )
+        billed = Billed.YES if partial else Billed.MAYBE if sent else Billed.NO
+        return timed_out(expired, self.call.timeouts, billed=billed, sent=sent, partial=partial)
 
     def bug(self, error: BaseException) -> CallError:
         """Log a bug of ours, without any key, and return the outcome."""

@@ -29,7 +29,8 @@ HEARTBEAT = 1.0
 """Seconds between two beats of a healthy loop."""
 
 
-def _wall_ms() -> int:
+def wall_ms() -> int:
+    """The wall clock, in epoch milliseconds."""
     return time.time_ns() // 1_000_000
 
 
@@ -45,13 +46,12 @@ class CallEngine:
         *,
         own_process: bool = False,
         environ: Mapping[str, str] = os.environ,
-        now_ms: Callable[[], int] = _wall_ms,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self.settings = settings
         self._own_process = own_process
         self._environ = environ
         self._now_ms = now_ms
-        self._adapter = adapter_for(settings.wire)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -185,6 +185,7 @@ class CallEngine:
 
     def _open(self) -> None:
         client = open_client(self.settings, own_process=self._own_process)
+        self._adapter = adapter_for(self.settings.wire)
         self._provider = Provider(self.settings, self._adapter, client, self._environ, self._now_ms)
 
     async def _close(self) -> None:

@@ -3,6 +3,7 @@
 A job can never change any of it: it names a provider and a model, and the URL, key and headers come from here.
 """
 
+import re
 from typing import Literal
 
 import msgspec
@@ -18,10 +19,18 @@ _FRAMING_HEADERS = frozenset(
 )
 
 
+class ProviderLoadError(ValueError):
+    """A provider's `factory` cannot be loaded; the message names the provider and why."""
+
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One provider account. Raises ValueError naming the field when built by hand; msgspec's ValidationError when decoded.
 
-    - `wire`: the format it speaks. `base_url`: where, e.g. `https://api.openai.com/v1` or `https://api.anthropic.com`.
+    - `wire`: the format it speaks; "own" is a host's own provider, made by `factory` ("package.module:Class") or given to `Supervisor`.
+    - `base_url`: where it is, e.g. `https://api.openai.com/v1` or `https://api.anthropic.com`; none for "own".
     - `key_env`, `key_file`: where the key is found when a call is sent; the variable wins. Neither: no key is sent.
     - `allow_private`: permits http and private or loopback addresses: a server of your own.
     - `proxy`: an HTTP or SOCKS proxy's URL. Proxy variables of the environment are ignored.
@@ -35,8 +44,9 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     name: str
-    wire: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "ollama"]
-    base_url: str
+    wire: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "ollama", "own"]
+    base_url: str = ""
+    factory: str | None = None
     key_env: str | None = None
     key_file: str | None = None
     allow_private: bool = False
@@ -53,7 +63,15 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_in_flight: int = 512
 
     def __post_init__(self) -> None:
-        check_base_url(self.base_url, allow_private=self.allow_private)
+        if self.wire == "own":
+            if self.base_url:
+                raise ValueError("base_url is not for wire 'own': the provider's own code knows where to go")
+        elif not self.base_url:
+            raise ValueError("base_url is missing: where the provider is, like https://api.openai.com/v1")
+        else:
+            check_base_url(self.base_url, allow_private=self.allow_private)
+        if self.factory is not None and (self.wire != "own" or not _FACTORY.fullmatch(self.factory)):
+            raise ValueError("factory is for wire 'own', as 'package.module:Class'")
         for field in ("default_max_output", "max_in_flight"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be 1 or more, not {getattr(self, field)}")
