@@ -381,6 +381,7 @@ batches = Table(
     Column("provider", Text, nullable=False),
     # What may go together: provider, endpoint, model (where a batch holds one only), API version.
     Column("group_key", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
     Column(
         "state",
         Text,
@@ -427,6 +428,10 @@ batch_requests = Table(
         nullable=False,
         server_default="waiting",
     ),
+    # The model as its job named it, by which the worker finds price and route; the provider's own name is in the request.
+    Column("model", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("limit_key", Text, nullable=False),
     Column("request", Text, CheckConstraint("json_valid(request)", name="request_json"), nullable=False),
     Column("bytes", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),

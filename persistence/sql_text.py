@@ -572,7 +572,7 @@ UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.failures + 1 >= coalesce(:most, ll
     "job_store.STANDING": """
 SELECT alone, EXISTS (
         SELECT 1 FROM llm_calls JOIN llm_job_data ON llm_job_data.job_id = llm_calls.job_id
-        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND json_extract(options, '$.on_unknown') = 'park'
+        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND origin IS NOT 'batch' AND json_extract(options, '$.on_unknown') = 'park'
     )
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
 """,
@@ -971,6 +971,7 @@ CREATE TABLE llm_batches (
 	kind TEXT NOT NULL CONSTRAINT batch_kind CHECK ((kind = 'batch' OR kind = 'group')),
 	provider TEXT NOT NULL,
 	group_key TEXT NOT NULL,
+	endpoint TEXT NOT NULL,
 	state TEXT DEFAULT 'open' NOT NULL CONSTRAINT batch_state CHECK ((state = 'open' OR state = 'sealed' OR state = 'uploaded' OR state = 'creating' OR state = 'submitted' OR state = 'ended' OR state = 'downloading' OR state = 'applied' OR state = 'failed')),
 	requests INTEGER DEFAULT '0' NOT NULL,
 	bytes INTEGER DEFAULT '0' NOT NULL,
@@ -1109,6 +1110,9 @@ CREATE TABLE llm_batch_requests (
 	job_id INTEGER NOT NULL,
 	step TEXT NOT NULL,
 	state TEXT DEFAULT 'waiting' NOT NULL CONSTRAINT batch_request_state CHECK ((state = 'waiting' OR state = 'sent' OR state = 'done' OR state = 'failed' OR state = 'left' OR state = 'again')),
+	model TEXT NOT NULL,
+	fingerprint TEXT NOT NULL,
+	limit_key TEXT NOT NULL,
 	request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
 	bytes INTEGER NOT NULL,
 	tokens INTEGER NOT NULL,
@@ -1264,8 +1268,9 @@ CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <
 """,
     """
 CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
-        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
-        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END
+        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at
+        WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch'; END
 """,
     """
 CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL

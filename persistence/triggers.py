@@ -2,7 +2,7 @@
 
 Every change of `llm_jobs.state` appends a row to `llm_job_transitions` by trigger, in the same statement, whoever makes it and in whatever
 language; a move that `lifecycle` does not allow, or a lease epoch that falls, aborts its transaction. A job that leaves `active` with a call
-still open leaves that call's outcome unknown, until someone who knows it says so.
+still open leaves that call's outcome unknown, until someone who knows it says so; but for calls that a batch makes, which is another job.
 """
 
 from .lifecycle import FIRST_STATES, TERMINAL_STATES, TRANSITIONS
@@ -92,8 +92,9 @@ def trigger_statements() -> list[str]:
         f"""CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state AND NOT ({turn_back})
         BEGIN {log_moved}; END""",
         """CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
-        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
-        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END""",
+        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at
+        WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch'; END""",
         f"""CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
         BEGIN {_count("NEW", 1)}; END""",
         f"""CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs

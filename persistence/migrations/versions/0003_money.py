@@ -20,6 +20,13 @@ STATEMENTS = (
     "ALTER TABLE llm_calls ADD COLUMN handle TEXT CONSTRAINT handle_json CHECK (handle IS NULL OR json_valid(handle))",
     "ALTER TABLE llm_calls ADD COLUMN price_id TEXT",
     "DROP TRIGGER llm_jobs_deleted",
+    "DROP TRIGGER llm_jobs_left",
+    """
+CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
+        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at
+        WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch'; END
+    """,
     """
 CREATE TABLE llm_usage_deleted_next (
     day INTEGER NOT NULL,
@@ -168,6 +175,7 @@ CREATE TABLE llm_batches (
     kind TEXT NOT NULL CONSTRAINT batch_kind CHECK ((kind = 'batch' OR kind = 'group')),
     provider TEXT NOT NULL,
     group_key TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
     state TEXT DEFAULT 'open' NOT NULL CONSTRAINT batch_state CHECK ((state = 'open' OR state = 'sealed' OR state = 'uploaded' OR state = 'creating' OR state = 'submitted' OR state = 'ended' OR state = 'downloading' OR state = 'applied' OR state = 'failed')),
     requests INTEGER DEFAULT '0' NOT NULL,
     bytes INTEGER DEFAULT '0' NOT NULL,
@@ -196,6 +204,9 @@ CREATE TABLE llm_batch_requests (
     job_id INTEGER NOT NULL,
     step TEXT NOT NULL,
     state TEXT DEFAULT 'waiting' NOT NULL CONSTRAINT batch_request_state CHECK ((state = 'waiting' OR state = 'sent' OR state = 'done' OR state = 'failed' OR state = 'left' OR state = 'again')),
+    model TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    limit_key TEXT NOT NULL,
     request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
     bytes INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
