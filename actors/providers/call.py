@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for
+from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for, line_decoder
 from .deadlines import Deadlines, timed_out
 from .errors import clean, malformed, refused
 from .keys import KeyUnavailableError, Secret, redact, resolve_key
@@ -29,7 +29,7 @@ from .model import (
     Timeouts,
 )
 from .settings import ProviderSettings
-from .sse import EventTooLargeError, SSEDecoder
+from .sse import EventTooLargeError
 from .transport import Sending
 from .urls import UnsafeURLError
 
@@ -303,7 +303,7 @@ class _Conversation:
 
     async def _read_stream(self, chunks: AsyncIterator[bytes], decoder: StreamDecoder) -> Completion | CallError:
         loop = asyncio.get_running_loop()
-        sse = SSEDecoder()
+        lines = line_decoder(decoder.framing)
         outcome: Completion | CallError | None = None
         received = progress = 0
         drain: asyncio.TimerHandle | None = None
@@ -315,7 +315,7 @@ class _Conversation:
                 if outcome is not None:
                     continue
                 pieces: list[str] = []
-                for event in sse.feed(chunk):
+                for event in lines.feed(chunk):
                     pieces += decoder.feed(event)
                 if decoder.progress != progress:
                     progress = decoder.progress
@@ -332,7 +332,10 @@ class _Conversation:
         finally:
             if drain is not None:
                 drain.cancel()
-        return outcome or decoder.finish(eof=True)
+        if outcome is None:
+            self.call.add_text([piece for event in lines.close() for piece in decoder.feed(event)])
+            outcome = decoder.finish(eof=True)
+        return outcome
 
     def _lost(self, error: Exception) -> Completion | CallError:
         """Return the outcome of a connection that failed."""
