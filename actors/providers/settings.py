@@ -40,6 +40,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     - `unsupported`: request fields this provider refuses (`temperature`, `top_p`, `stop`, `seed`, `max_output`, `stream_options`, or a name in
       `extra`); they are left out (`on_unsupported = "drop"`) or the call is refused before it is sent (`"error"`).
     - `default_max_output`: tokens, where the format requires a limit and the request names none.
+    - `background`: have each streamed call kept and carried on by the provider (OpenAI Responses), so that one whose connection or process is
+      lost is taken up again instead of being paid for twice. The provider stores such calls for 30 days.
     - `max_in_flight`: calls open at once in this process; further ones queue.
     """
 
@@ -60,6 +62,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     on_unsupported: Literal["drop", "error"] = "drop"
     unsupported: frozenset[str] = frozenset()
     default_max_output: int = 1024
+    background: bool = False
     max_in_flight: int = 512
 
     def __post_init__(self) -> None:
@@ -75,6 +78,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         for field in ("default_max_output", "max_in_flight"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be 1 or more, not {getattr(self, field)}")
+        if self.background and self.wire != "openai-responses":
+            raise ValueError(f"background needs wire openai-responses, not {self.wire}")
         if self.proxy is not None and not self.proxy.startswith(("http://", "https://", "socks5://", "socks5h://")):
             raise ValueError("proxy must be an http://, https://, socks5:// or socks5h:// URL")
         for field in ("version", "organization", "project", "workspace"):
