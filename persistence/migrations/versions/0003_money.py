@@ -31,6 +31,8 @@ CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 
 CREATE TABLE llm_usage_deleted_next (
     day INTEGER NOT NULL,
     tag TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
     calls INTEGER NOT NULL,
     input_uncached INTEGER NOT NULL,
     cache_read INTEGER NOT NULL,
@@ -40,20 +42,20 @@ CREATE TABLE llm_usage_deleted_next (
     cache_write_1h INTEGER NOT NULL,
     cost INTEGER,
     unpriced INTEGER NOT NULL,
-    PRIMARY KEY (tag, day)
+    PRIMARY KEY (tag, day, provider, model)
 )
  WITHOUT ROWID
     """,
     """
-INSERT INTO llm_usage_deleted_next (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
-SELECT day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, 0, cost, unpriced FROM llm_usage_deleted
+INSERT INTO llm_usage_deleted_next (day, tag, provider, model, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
+SELECT day, tag, '', '', calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, 0, cost, unpriced FROM llm_usage_deleted
     """,
     "DROP TABLE llm_usage_deleted",
     "ALTER TABLE llm_usage_deleted_next RENAME TO llm_usage_deleted",
     """
-CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
-        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
-        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
+CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, provider, model, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), provider, model, count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1, provider, model
         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_uncached = input_uncached + excluded.input_uncached, cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write, output_visible = output_visible + excluded.output_visible, output_reasoning = output_reasoning + excluded.output_reasoning, cache_write_1h = cache_write_1h + excluded.cache_write_1h, unpriced = unpriced + excluded.unpriced, cost = coalesce(cost + excluded.cost, cost, excluded.cost); END
     """,
     "DROP VIEW llm_inbox",
@@ -101,11 +103,12 @@ CREATE TRIGGER llm_inbox_added INSTEAD OF INSERT ON llm_inbox
 CREATE TABLE llm_limit_usage (
     "key" TEXT NOT NULL,
     slot INTEGER NOT NULL,
+    owner TEXT NOT NULL,
     requests INTEGER NOT NULL,
     input INTEGER NOT NULL,
     output INTEGER NOT NULL,
     total INTEGER NOT NULL,
-    PRIMARY KEY ("key", slot)
+    PRIMARY KEY ("key", slot, owner)
 )
  WITHOUT ROWID
     """,
@@ -113,11 +116,12 @@ CREATE TABLE llm_limit_usage (
 CREATE TABLE llm_limit_days (
     "key" TEXT NOT NULL,
     day INTEGER NOT NULL,
+    owner TEXT NOT NULL,
     requests INTEGER NOT NULL,
     input INTEGER NOT NULL,
     output INTEGER NOT NULL,
     total INTEGER NOT NULL,
-    PRIMARY KEY ("key", day)
+    PRIMARY KEY ("key", day, owner)
 )
  WITHOUT ROWID
     """,
@@ -140,10 +144,21 @@ CREATE TABLE llm_budget_usage (
     reserved INTEGER DEFAULT '0' NOT NULL,
     tokens_spent INTEGER DEFAULT '0' NOT NULL,
     tokens_reserved INTEGER DEFAULT '0' NOT NULL,
+    cap INTEGER,
+    token_cap INTEGER,
+    until INTEGER,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (budget, period)
 )
  WITHOUT ROWID
+    """,
+    """
+CREATE TABLE llm_budgets (
+    name TEXT NOT NULL,
+    settings TEXT NOT NULL CONSTRAINT settings_json CHECK (json_valid(settings)),
+    at INTEGER NOT NULL,
+    PRIMARY KEY (name)
+)
     """,
     """
 CREATE TABLE llm_budget_reservations (
@@ -232,6 +247,23 @@ CREATE TABLE llm_batch_requests (
 CREATE INDEX llm_batch_requests_due ON llm_batch_requests (deadline) WHERE state IN ('waiting', 'sent') AND deadline IS NOT NULL
     """,
     "CREATE INDEX llm_batch_requests_job ON llm_batch_requests (job_id, step)",
+    """
+CREATE TRIGGER llm_budget_reserved AFTER INSERT ON llm_budget_reservations BEGIN
+        INSERT INTO llm_budget_usage (budget, period, reserved, tokens_reserved, updated_at)
+        VALUES (NEW.budget, NEW.period, NEW.amount, NEW.tokens, coalesce((SELECT sent_at FROM llm_calls WHERE id = NEW.call_id), 0))
+        ON CONFLICT DO UPDATE SET reserved = reserved + excluded.reserved, tokens_reserved = tokens_reserved + excluded.tokens_reserved; END
+    """,
+    """
+CREATE TRIGGER llm_budget_settled AFTER UPDATE OF amount, tokens ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved + NEW.amount - OLD.amount, tokens_reserved = tokens_reserved + NEW.tokens - OLD.tokens
+        WHERE budget = NEW.budget AND period = NEW.period; END
+    """,
+    """
+CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
+            tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
+        WHERE budget = OLD.budget AND period = OLD.period; END
+    """,
 )
 
 
