@@ -51,7 +51,8 @@ SELECT fingerprint FROM llm_batch_requests WHERE id = :request
 DELETE FROM llm_call_completions WHERE call_id = :call_id
 """,
     "batches.GROUP_CALL": """
-SELECT id, input_uncached, cost FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed'
+SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(output_visible, 0), cost
+    FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed' AND origin IS NOT 'group'
 """,
     "batches.GROW": """
 UPDATE llm_batches SET requests = requests + :requests, bytes = bytes + :bytes, tokens = tokens + :tokens, updated_at = :now WHERE id = :batch
@@ -74,7 +75,7 @@ INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, mode
 SELECT batch_id FROM llm_batches WHERE provider = :provider AND batch_id IS NOT NULL AND created_at >= :since
 """,
     "batches.LATE": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id FROM llm_batch_requests
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND deadline <= :until ORDER BY id LIMIT :limit + 0
 """,
     "batches.LATENCIES": """
@@ -94,10 +95,10 @@ SELECT batch.id, batch.job_id, batch.kind, batch.provider, batch.endpoint, batch
 SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.MEMBER": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
 """,
     "batches.MEMBERS": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id FROM llm_batch_requests
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND state = :state AND id > :after ORDER BY id LIMIT :limit + 0
 """,
     "batches.MOVE": """
@@ -132,7 +133,7 @@ UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, l
     WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
 """,
     "batches.PART": """
-SELECT id FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
 """,
     "batches.PAST": """
 SELECT request.job_id, request.step, count(*), max(request.state = 'left' AND request.error IS NOT NULL),
@@ -162,7 +163,7 @@ UPDATE llm_batch_requests SET state = 'sent' WHERE batch_id = :batch AND state =
     "batches.SHARE": """
 INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, sent_at, finished_at,
         requests, origin, input_uncached, cost, price_id)
-    SELECT :job_id, member.lease_epoch, member.attempt, :step, :fingerprint, one.provider, one.model, one.limit_key, 'completed', 0, one.sent_at, :now,
+    SELECT :job_id, member.lease_epoch, member.attempt, :step, :fingerprint, one.provider, one.model, 'group:' || one.limit_key, 'completed', 0, one.sent_at, :now,
         0, 'group', :tokens, :cost, one.price_id
     FROM llm_calls AS one CROSS JOIN llm_jobs AS member ON member.id = :job_id
     WHERE one.id = :call_id AND NOT EXISTS (
@@ -176,7 +177,7 @@ UPDATE llm_calls SET input_uncached = 0, cost = CASE WHEN cost IS NOT NULL THEN 
 UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.UNANSWERED": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id FROM llm_batch_requests
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent' OR (state = 'left' AND call_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM llm_calls WHERE llm_calls.id = call_id AND llm_calls.state = 'open')))
     ORDER BY id LIMIT :limit + 0
@@ -936,9 +937,6 @@ SELECT alone, EXISTS (
     )
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
 """,
-    "ledger.CLEAR_HOLD": """
-DELETE FROM llm_limit_holds WHERE llm_limit_holds."key" = :hold_key
-""",
     "ledger.COMPLETION": """
 INSERT INTO llm_call_completions (call_id, completion) VALUES (:call_id, :completion)
 """,
@@ -954,13 +952,11 @@ SELECT completion FROM llm_calls AS late
     JOIN llm_call_completions ON call_id = first.id
     WHERE late.id = :call_id AND late.state = 'superseded'
 """,
-    "ledger.HOLDS": """
-SELECT llm_limit_holds."key", llm_limit_holds.until, llm_limit_holds.reason
-FROM llm_limit_holds
-""",
     "ledger.INTENT": """
-INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at)
-    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now
+INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at,
+        reserved_input, reserved_output, requests)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now,
+        :reserved_input, :reserved_output, :requests
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
     RETURNING id
 """,
@@ -974,13 +970,6 @@ UPDATE llm_calls SET
         request_id = :request_id, error_class = :error_class, error = :error
     WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
     RETURNING state
-""",
-    "ledger.RECENT": """
-SELECT sent_at, CASE WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h) IS NULL THEN reserved_tokens ELSE coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0) END
-    FROM llm_calls WHERE limit_key = :limit_key AND sent_at >= :since ORDER BY sent_at
-""",
-    "ledger.SET_HOLD": """
-INSERT INTO llm_limit_holds ("key", until, reason, at) VALUES (:hold_key, :until, :reason, :now) ON CONFLICT ("key") DO UPDATE SET until = excluded.until, reason = excluded.reason, at = excluded.at
 """,
     "ledger.STANDS": """
 SELECT 1
@@ -1024,6 +1013,11 @@ INSERT INTO llm_limit_days ("key", day, owner, requests, input, output, total)
 """,
     "limits.CLEAR_HOLD": """
 DELETE FROM llm_limit_holds WHERE "key" = :key
+""",
+    "limits.CORRECT_DAY": """
+UPDATE llm_limit_days SET requests = max(0, requests + :requests), input = max(0, input + :input),
+        output = max(0, output + :output), total = max(0, total + :total)
+    WHERE "key" = :key AND day = :day AND owner = :owner
 """,
     "limits.DAY": """
 SELECT sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_days WHERE "key" = :key AND day = :day
@@ -1108,6 +1102,11 @@ SELECT sum(requests), sum(input), sum(output), sum(total), max(slot),
         (SELECT factor_at FROM llm_limit_keys WHERE "key" = :key),
         (SELECT max(until) FROM llm_limit_holds WHERE ("key" = :key OR "key" = :account) AND until > :now)
     FROM llm_limit_usage WHERE "key" = :key AND slot > :now
+""",
+    "limits.TAKE_OFF": """
+UPDATE llm_limit_usage SET requests = max(0, requests - :requests), input = max(0, input - :input),
+        output = max(0, output - :output), total = max(0, total - :total)
+    WHERE "key" = :key AND slot = :slot AND owner = :owner
 """,
     "limits.USE_KEY": """
 INSERT INTO llm_limit_keys ("key", first_used_at, at) VALUES (:key, :now, :now) ON CONFLICT DO NOTHING
