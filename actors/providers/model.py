@@ -296,7 +296,7 @@ class CallError:
     """A failed call as a value. `message` is redacted and at most 4 KB; `retry_after` is in seconds from when it was received.
 
     `sent` says whether the request may have reached the model: False is certain not to have.
-    `partial` is the text that arrived before the failure.
+    `partial` is the text that arrived before the failure. `resumable`: the provider goes on with it, so it is to be taken up by its handle.
     """
 
     kind: ErrorClass
@@ -310,10 +310,15 @@ class CallError:
     sent: bool = True
     request_id: str | None = None
     partial: str = ""
+    resumable: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form, for the ledger and for a failed job's error."""
-        told = {k: v for k, v in _fields(self).items() if v not in (None, "") and k not in ("kind", "partial")}
+        told = {
+            k: v for k, v in _fields(self).items() if v not in (None, "") and k not in ("kind", "partial", "resumable")
+        }
+        if self.resumable:
+            told["resumable"] = True
         return {"class": str(self.kind), **told}
 
 
