@@ -6,7 +6,7 @@ next already meets the hold.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..kernel.actor import Actor
 from ..kernel.system import ActorSystem
@@ -14,14 +14,21 @@ from ..messages import (
     AbortCall,
     CallFailed,
     CallFinished,
+    ExchangeFinished,
     KeyRefused,
     LimitsObserved,
     StartCall,
+    StartExchange,
     TextArrived,
     limiter_name,
 )
+from .batch_api import Operation
 from .engine import CallEvent, Failed, Finished, Text
+from .errors import refused
 from .model import AnyRequest, ErrorClass, Scope, Timeouts
+
+if TYPE_CHECKING:
+    from .exchange import ExchangeEvent
 
 REFUSALS = frozenset({ErrorClass.RATE, ErrorClass.QUOTA, ErrorClass.AUTH})
 """Failures that say the key must wait, whichever job asks."""
@@ -43,6 +50,14 @@ class Engine(Protocol):
 
     def abort(self, call_key: Hashable) -> None:
         """Close a call's connection. Returns at once; nothing happens if it is over."""
+
+
+@runtime_checkable
+class BatchEngine(Protocol):
+    """An engine whose provider has a batch API."""
+
+    def exchange(self, call_key: Hashable, operation: Operation, on_event: "Callable[[ExchangeEvent], object]") -> None:
+        """Perform an operation. Returns at once; `on_event` is called exactly once."""
 
 
 class ProviderActor(Actor):
@@ -74,10 +89,34 @@ class ProviderActor(Actor):
         match message:
             case StartCall(call=call, request=request, timeouts=timeouts):
                 self._engine.submit(call, request, timeouts, self._teller(message))
+            case StartExchange():
+                self._exchange(message)
             case AbortCall(call):
                 self._engine.abort(call)
             case _:
                 self.unhandled(message)
+
+    def _exchange(self, order: StartExchange) -> None:
+        engine: object = self._engine
+        if not isinstance(engine, BatchEngine):
+            error = refused("operation", f"provider {self._provider!r} has no batch API")
+            self.system.tell(order.reply_to, CallFailed(order.call, error))
+            return
+        system, call, runner, family = self.system, order.call, order.reply_to, limiter_name(self._provider)
+
+        def tell(event: "ExchangeEvent") -> None:  # on the engine's thread, as in _teller
+            if not isinstance(event, Failed):
+                system.tell(runner, ExchangeFinished(call, event.report))
+                return
+            error = event.error
+            # A key that is refused is refused for calls too. That there are too many batches says nothing of them.
+            if error.kind in (ErrorClass.AUTH, ErrorClass.QUOTA) and error.sent:
+                refusal = KeyRefused(call, error.kind, error.scope, error.retry_after, f"{error.kind}: {error.message}")
+                for name in self._refused(error.scope, family, family):
+                    system.tell(name, refusal)
+            system.tell(runner, CallFailed(call, error))
+
+        engine.exchange(order.call, order.operation, tell)
 
     def _teller(self, order: StartCall) -> Callable[[CallEvent], None]:
         """What turns the engine's events about a call into messages. Runs on the engine's thread: touches no state of the actor."""
