@@ -44,7 +44,18 @@ from . import retry
 from .calling import CallingActor
 from .children import AnswerInstead, children_of
 from .dialogue import Dialogue
-from .effects import CallModel, Effect, Embed, KeepSummary, KeepValue, ShowProgress, SpawnChildren
+from .effects import (
+    CallFailedError,
+    CallModel,
+    Effect,
+    Embed,
+    InputsPerCall,
+    KeepSummary,
+    KeepValue,
+    ShowProgress,
+    SpawnChildren,
+)
+from .embed import inputs_per_call
 from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry
 from .verdicts import result_verdict, verdict_of
 from .work import HandlerOverdue, JobTimedOut, Stage, Work
@@ -274,6 +285,11 @@ class JobRunnerActor(CallingActor):
                 answer.give(None)
             case SpawnChildren():
                 self._spawn(work, effect, answer)
+            case InputsPerCall(model):
+                try:
+                    answer.give(inputs_per_call(self._settings, model or work.job.model))
+                except CallFailedError as error:
+                    answer.refuse(error)
             case KeepSummary(said):
                 work.summary = said
                 answer.give(None)

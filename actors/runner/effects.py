@@ -36,8 +36,8 @@ class CallModel:
     """Call a model. Results in a `Completion`; one that an earlier attempt received under the same step name comes back unpaid.
 
     `model` is an alias or `provider:model`; None is the job's own, or the default. `in_conversation`: the messages are the next of the job's
-    conversation; its past is sent before them, and when the job completes, they and the answer are part of it. The other fields are those
-    of `Request`.
+    conversation; its past is sent before them, and when the job completes, they and the answer are part of it. `corrects`: they are a word on
+    the answer before, not kept, and the new answer takes its place. The other fields are those of `Request`.
     """
 
     step: str
@@ -58,6 +58,7 @@ class CallModel:
     cache_ttl: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     in_conversation: bool = False
+    corrects: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,13 @@ class Embed:
     model: str | None = None
     dimensions: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InputsPerCall:
+    """Ask how many texts one `Embed` may hold, for this model (None: the job's own). Results at once in a number, or CallFailedError."""
+
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +117,4 @@ class ShowProgress:
     message: str | None = None
 
 
-Effect = CallModel | Embed | KeepValue | ShowProgress | SpawnChildren | KeepSummary
+Effect = CallModel | Embed | InputsPerCall | KeepValue | ShowProgress | SpawnChildren | KeepSummary
