@@ -121,3 +121,14 @@ def said(body):
         "system": next((message["content"] for message in body["messages"] if message["role"] == "system"), None),
         "turns": [kind for kind in kinds if kind[0] != "system"],
     }
+
+
+OPAQUE = ()  # what these servers call reasoning is to be read, not to be sent back
+
+
+def reasoned_stream():
+    return stream(chunk(reasoning_content="hm"), chunk(content="4"))
+
+
+def reasoned_body():
+    return body(content="4", reasoning_content="hm")
