@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from . import batch_memo
+from . import batch_memo, handles
 from .engine import Connection
 from .json_text import clean, dumps, loads
 from .model import USAGE_COLUMNS, CallIntent, CallOutcome, Lease, Memo
@@ -112,6 +112,7 @@ def memo(c: Connection, job_ids: Iterable[int]) -> dict[int, Memo]:
     unknown: dict[int, set[str]] = {job_id: set() for job_id in wanted}
     for job_id, step in c.run(_UNKNOWN, ids):
         unknown[job_id].add(step)
+    kept = handles.kept(c, [job_id for job_id in wanted if unknown[job_id]]) if any(unknown.values()) else {}
     batched = batch_memo.past(c, wanted)
     return {
         job_id: Memo(
@@ -119,6 +120,7 @@ def memo(c: Connection, job_ids: Iterable[int]) -> dict[int, Memo]:
             values=values[job_id],
             unknown=frozenset(unknown[job_id] - completions[job_id].keys()),
             batched=batched.get(job_id, {}),
+            kept=kept.get(job_id, {}),
         )
         for job_id in wanted
     }

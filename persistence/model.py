@@ -124,13 +124,25 @@ class Batched(NamedTuple):
 class Memo:
     """What earlier attempts of a job have already paid for or done, by step name. Completions are in their JSON form.
 
-    `unknown` names the steps that have a call whose outcome nobody knows.
+    `unknown` names the steps that have a call whose outcome nobody knows; `kept` has those of them that the provider goes on with.
     """
 
     completions: dict[str, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     batched: dict[str, Batched] = field(default_factory=dict)
+    kept: dict[str, "KeptCall"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCall:
+    """A call of an earlier attempt that the provider goes on with. `handle`, as the provider's adapter knows it, is what it is taken up by."""
+
+    call_id: int
+    fingerprint: str
+    provider: str
+    model: str
+    handle: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

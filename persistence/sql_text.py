@@ -761,6 +761,22 @@ SELECT edge.step, edge.depends_on, edge.name, target.state, target.type FROM llm
     "flows.WAIT_AGAIN": """
 UPDATE llm_jobs SET pending=:open, state='waiting_children', updated_at=:now, changed_by=:actor, reason='what it waits on is live again' WHERE llm_jobs.id = :waiter AND llm_jobs.state IN ('waiting', 'waiting_children')
 """,
+    "handles.KEEP": """
+UPDATE llm_calls SET handle=:kept WHERE llm_calls.id = :call_id
+""",
+    "handles.KEPT": """
+SELECT llm_calls.job_id, llm_calls.step, llm_calls.id, llm_calls.fingerprint, llm_calls.provider, llm_calls.model, llm_calls.handle
+FROM llm_calls
+WHERE llm_calls.job_id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1) AND llm_calls.state = 'unknown' AND llm_calls.handle IS NOT NULL AND (llm_calls.error IS NULL AND llm_calls.error_class IS NULL OR json_extract(llm_calls.error, '$.resumable')) ORDER BY llm_calls.id
+""",
+    "handles.TAKE_UP": """
+UPDATE llm_calls SET state = 'open', epoch = :epoch, origin = 'resumed', finished_at = NULL, error_class = NULL, error = NULL,
+        attempt = (SELECT attempt FROM llm_jobs WHERE id = :job_id)
+    WHERE id = :call_id AND job_id = :job_id AND state = 'unknown' AND handle IS NOT NULL
+        AND EXISTS (SELECT 1 FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active')
+    RETURNING id
+""",
     "host_store.ADD": """
 INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
 FROM llm_conversations
@@ -933,7 +949,8 @@ UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.failures + 1 >= coalesce(:most, ll
     "job_store.STANDING": """
 SELECT alone, EXISTS (
         SELECT 1 FROM llm_calls JOIN llm_job_data ON llm_job_data.job_id = llm_calls.job_id
-        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND origin IS NOT 'batch' AND json_extract(options, '$.on_unknown') = 'park'
+        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND origin IS NOT 'batch' AND handle IS NULL
+            AND json_extract(options, '$.on_unknown') = 'park'
     )
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
 """,
