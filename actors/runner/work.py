@@ -28,7 +28,10 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class Call:
-    """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it."""
+    """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it.
+
+    `fallback`: the models that are left to go on with, after what `fallback_on` names. `shown`: text of it was written for readers.
+    """
 
     ref: CallRef
     effect: CallModel | Embed
@@ -39,6 +42,9 @@ class Call:
     stage: Stage = Stage.RESERVING
     call_id: int = 0
     provider_life: int = 0
+    fallback: tuple[str, ...] = ()
+    fallback_on: frozenset[str] = frozenset()
+    shown: bool = False
     then: Callable[[], None] | None = None
 
 
@@ -95,11 +101,15 @@ class Work:
         self.text_size += len(text)
         self.text_total += len(text)
 
+    def note_restart(self, step: str) -> None:
+        """What was shown of a step is void: it begins anew. An empty chunk says so to its readers."""
+        self.texts.append((step, ""))
+
     def take_chunks(self) -> tuple[tuple[int, str, str], ...]:
         """The text kept so far as numbered chunks, pieces of one step that follow each other in one."""
         merged: list[tuple[int, str, str]] = []
         for step, text in self.texts:
-            if merged and merged[-1][1] == step:
+            if merged and merged[-1][1] == step and merged[-1][2] and text:
                 merged[-1] = (merged[-1][0], step, merged[-1][2] + text)
             else:
                 self.chunk += 1

@@ -13,13 +13,13 @@ from callboard.config import (
     AUTO,
     Config,
     ConfigError,
-    check_model,
     config_from_json,
     database_url,
     load_config,
     scalar_settings,
     unknown_variables,
 )
+from callboard.config_checks import check_model
 
 ROOT = Path(__file__).parents[2]
 
