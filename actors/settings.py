@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from .batch_settings import BatchSettings, EmbeddingSettings
 from .money_settings import BudgetSettings, PricesSettings
 from .money_settings import PriceSettings as PriceSettings  # noqa: PLC0414 - where others look for it
 from .prices import price_for
@@ -159,6 +160,8 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     limits: dict[str, LimitSettings] = {}
     prices: PricesSettings = PricesSettings()
     budgets: dict[str, BudgetSettings] = {}
+    batch: BatchSettings = BatchSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
     handlers: dict[str, str] = {}
     retries: RetrySettings = RetrySettings()
     default_model: str | None = None

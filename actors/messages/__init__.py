@@ -9,7 +9,7 @@ One job, line by line:
     Dispatcher → Store         ClaimJobs                          → JobsClaimed
     Dispatcher → JobRunner     RunJob
     JobRunner  → RateLimiter   ReserveCall                        → CallGranted | CallDeferred
-    JobRunner  → Store         RecordIntent                       → IntentRecorded | CallRemembered | LeaseLost
+    JobRunner  → Store         RecordIntent                       → IntentRecorded | IntentRefused | CallRemembered | LeaseLost
     JobRunner  → Provider      StartCall                          → TextArrived… → CallFinished | CallFailed
     Provider   → RateLimiter   LimitsObserved, KeyRefused         RateLimiter → Dispatcher  KeyHeld | KeyFreed
     JobRunner  → Store         AppendChunks…, RecordOutcome       → OutcomeRecorded | LeaseLost
@@ -59,11 +59,14 @@ from .provider import AbortCall, CallFailed, CallFinished, ExchangeFinished, Sta
 from .runner import HandBack, RevokeJob, RunJob
 from .store import (
     AppendChunks,
+    AskCompany,
+    BatchOrdered,
     BoardQuiet,
     CallRemembered,
     CheckLeases,
     ClaimJobs,
     ClaimPart,
+    CompanyKnown,
     Complete,
     Fail,
     FinishJob,
@@ -72,9 +75,13 @@ from .store import (
     IntentRefused,
     JobRecorded,
     JobsClaimed,
+    JoinBatch,
     LeaseLost,
     LeasesLost,
+    LimitsChanged,
     LoadUsage,
+    LowerLimits,
+    OrderBatch,
     OutcomeRecorded,
     RecordIntent,
     RecordOutcome,
@@ -82,6 +89,7 @@ from .store import (
     ReleaseJob,
     RenewLeases,
     RetryLater,
+    SaveDescription,
     SaveHold,
     SaveStep,
     SetProgress,
@@ -104,6 +112,8 @@ __all__ = [
     "STORE",
     "AbortCall",
     "AppendChunks",
+    "AskCompany",
+    "BatchOrdered",
     "BoardQuiet",
     "CallDeferred",
     "CallFailed",
@@ -116,6 +126,7 @@ __all__ = [
     "CheckLeases",
     "ClaimJobs",
     "ClaimPart",
+    "CompanyKnown",
     "Complete",
     "Describe",
     "DescribeLimits",
@@ -132,14 +143,18 @@ __all__ = [
     "IntentRefused",
     "JobRecorded",
     "JobsClaimed",
+    "JoinBatch",
     "KeyFreed",
     "KeyHeld",
     "KeyRefused",
     "LeaseLost",
     "LeasesLost",
+    "LimitsChanged",
     "LimitsDescribed",
     "LimitsObserved",
     "LoadUsage",
+    "LowerLimits",
+    "OrderBatch",
     "OutcomeRecorded",
     "RecordIntent",
     "RecordOutcome",
@@ -153,6 +168,7 @@ __all__ = [
     "RunJob",
     "RunnerBusy",
     "RunnerIdle",
+    "SaveDescription",
     "SaveHold",
     "SaveStep",
     "SetProgress",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...persistence.model import Said
 from ...persistence.new_job import NewJob
+from ..providers.batch_api import Operation
 from ..providers.model import CallError, Message, Tool
 
 
@@ -103,6 +104,29 @@ class SpawnChildren:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderOnBoard:
+    """Of a job that drives a batch: one of `persistence.batch_orders`, committed. Results in what the order gives."""
+
+    order: object
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Of a job that drives a batch: an operation of the provider's batch API. Results in its report, or CallFailedError."""
+
+    provider: str
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Of a job that drives a batch: leave the runner, and begin again from the start at `at_ms`, with nothing counted. Never results."""
+
+    at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeepSummary:
     """Add a summary to the log of a conversation when the job completes. Results in None at once."""
 
@@ -117,4 +141,4 @@ class ShowProgress:
     message: str | None = None
 
 
-Effect = CallModel | Embed | InputsPerCall | KeepValue | ShowProgress | SpawnChildren | KeepSummary
+Effect = CallModel | Embed | InputsPerCall | KeepValue | ShowProgress | SpawnChildren | KeepSummary | OrderOnBoard | Exchange | ComeBack
