@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from . import batch_memo, handles
+from . import batch_memo, budgets, handles
 from .engine import Connection
 from .json_text import clean, dumps, loads
 from .model import USAGE_COLUMNS, CallIntent, CallOutcome, Lease, Memo
@@ -76,12 +76,15 @@ def record_outcome(c: Connection, lease: Lease, call_id: int, outcome: CallOutco
             "first_token_ms": outcome.first_token_ms,
             **{name: usage.get(name) for name in USAGE_COLUMNS},
             "cost": outcome.cost,
+            "price_id": outcome.price_id,
             "finish": outcome.finish,
             "request_id": None if outcome.request_id is None else clean(outcome.request_id),
             "error_class": outcome.error_class,
             "error": None if outcome.error is None else dumps(outcome.error),
         },
     )
+    if rows:
+        budgets.settle(c, call_id)
     if rows and rows[0][0] == "completed":
         c.change(_COMPLETION, {"call_id": call_id, "completion": dumps(outcome.completion)})
     return lease_stands(c, lease)

@@ -165,13 +165,15 @@ class CallIntent:
 class CallOutcome:
     """How a call ended: `state` is completed (with `completion`), failed (with `error`) or unknown (may have been billed).
 
-    `usage` holds the five disjoint buckets by column name, or None when the provider did not say. `cost` in nano-dollars, None if unknown.
+    `usage` holds the disjoint buckets by column name, or None when the provider did not say. `cost` in nano-dollars, None if unknown, by the price
+    with `price_id`.
     """
 
     state: str
     completion: dict[str, Any] | None = None
     usage: dict[str, int] | None = None
     cost: int | None = None
+    price_id: str | None = None
     finish: str | None = None
     request_id: str | None = None
     first_token_ms: int | None = None

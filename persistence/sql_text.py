@@ -237,8 +237,8 @@ INSERT INTO llm_budget_reservations (call_id, budget, period, amount, tokens) VA
 """,
     "budgets.SETTLE": """
 UPDATE llm_budget_reservations SET
-        amount = (SELECT CASE WHEN state = 'failed' AND json_extract(error, '$.billed') IS NOT 'yes' THEN 0 ELSE coalesce(cost, amount) END FROM llm_calls WHERE id = call_id),
-        tokens = (SELECT CASE WHEN state = 'failed' AND json_extract(error, '$.billed') IS NOT 'yes' THEN 0 WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h) IS NOT NULL THEN coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0) ELSE tokens END FROM llm_calls WHERE id = call_id)
+        amount = (SELECT CASE WHEN state = 'failed' AND cost IS NULL AND json_extract(error, '$.billed') IS NOT 'yes' THEN 0 ELSE coalesce(cost, amount) END FROM llm_calls WHERE id = call_id),
+        tokens = (SELECT CASE WHEN state = 'failed' AND cost IS NULL AND json_extract(error, '$.billed') IS NOT 'yes' THEN 0 WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h) IS NOT NULL THEN coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0) ELSE tokens END FROM llm_calls WHERE id = call_id)
     WHERE call_id = :call_id AND EXISTS (SELECT 1 FROM llm_calls WHERE id = :call_id AND state NOT IN ('open', 'unknown'))
 """,
     "budgets.SETTLED": """
@@ -983,7 +983,8 @@ UPDATE llm_calls SET
             SELECT 1 FROM llm_calls AS first WHERE first.job_id = llm_calls.job_id AND first.step = llm_calls.step AND first.state = 'completed'
         ) THEN 'superseded' ELSE :state END,
         finished_at = :now, first_token_ms = :first_token_ms, input_uncached = :input_uncached, cache_read = :cache_read,
-        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cost = :cost, finish = :finish,
+        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cache_write_1h = :cache_write_1h,
+        cost = :cost, price_id = :price_id, finish = :finish,
         request_id = :request_id, error_class = :error_class, error = :error
     WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
     RETURNING state

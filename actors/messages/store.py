@@ -112,7 +112,10 @@ class ReleaseJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordIntent:
-    """Commit, before the request leaves, that it is about to, if the limits that all workers share allow it. `gate` None: it has none."""
+    """Commit, before the request leaves, that it is about to, if the limits that all workers share allow it. `gate` None: it has none.
+
+    `resumes`: the earlier call, if it can still be taken up, that this one goes on with: then it has that one's row, and nothing is reserved.
+    """
 
     reply_to: str
     call: CallRef
@@ -403,7 +406,8 @@ class IntentRefused:
     """Answer to RecordIntent: the call must not leave, for what all workers of the database share says no. Nothing was written.
 
     `cause`: limit (another worker has used what this one believed free) or budget. `until_ms`: when it may be different, None if waiting does
-    not help. `action`: for a budget, what is to be done: stop, pause or downgrade.
+    not help. `action`: for a budget, what is to be done: stop, pause, wait (for calls in flight to give back what they do not use) or
+    downgrade, to `model`.
     """
 
     call: CallRef
@@ -412,3 +416,4 @@ class IntentRefused:
     reason: str
     until_ms: int | None = None
     action: str = ""
+    model: str = ""

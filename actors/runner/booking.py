@@ -1,9 +1,10 @@
 """What the ledger and the limiter are told about a call. Pure."""
 
+from dataclasses import replace
 from typing import Any
 
 from ...persistence.model import CallIntent, CallOutcome, ClaimedJob
-from ..cost import cost_at_most, cost_of
+from ..cost import cost_at_most, cost_of, price_id
 from ..messages import CallRef, Charge, SettleCall
 from ..providers.estimate import estimate_input_tokens
 from ..providers.model import (
@@ -80,7 +81,18 @@ def intent_of(effect: CallModel | Embed, request: AnyRequest, route: Route, char
         model=route.name,
         limit_key=route.limit_key,
         reserved_tokens=charge.tokens,
-        reserved_cost=cost_at_most(estimate_input_tokens(request), output_at_most(request), route.price),
+        reserved_cost=cost_reserved(request, route),
+    )
+
+
+def cost_reserved(request: AnyRequest, route: Route, *, batch: bool = False) -> int | None:
+    """What a call may cost at most, in nano-dollars, by the estimate of its input and its limit on output; None: its price is unknown."""
+    return cost_at_most(
+        estimate_input_tokens(request),
+        output_at_most(request),
+        route.price,
+        batch=batch,
+        kept_for_an_hour=isinstance(request, Request) and request.cache_ttl == "1h",
     )
 
 
@@ -101,10 +113,20 @@ def completed(completion: Answer, route: Route) -> CallOutcome:
         completion=completion.to_json(),
         usage=_buckets(completion.usage),
         cost=cost_of(completion.usage, route.price),
+        price_id=price_id(route.price),
         finish=completion.finish if isinstance(completion, Completion) else None,
         request_id=completion.request_id,
         first_token_ms=completion.first_token_ms if isinstance(completion, Completion) else None,
     )
+
+
+def passed_over(completion: Completion, route: Route) -> CallOutcome:
+    """The outcome of an answer that another model is asked instead of (a refusal): paid for like any, but no step goes by it."""
+    told = {
+        "class": str(completion.finish),
+        "message": f"{route.name} answered with {completion.finish}; the next model was asked",
+    }
+    return replace(completed(completion, route), state="failed", completion=None, error_class=told["class"], error=told)
 
 
 def failed(error: CallError) -> CallOutcome:

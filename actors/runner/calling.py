@@ -20,15 +20,18 @@ from ..messages import (
     CallFailed,
     CallFinished,
     CallGranted,
+    CallHeld,
     CallRef,
     CallRemembered,
     Fail,
     IntentRecorded,
+    IntentRefused,
     OutcomeRecorded,
     RecordIntent,
     RecordOutcome,
     Release,
     ReserveCall,
+    SaveHandle,
     SetProgress,
     StartCall,
     TextArrived,
@@ -40,7 +43,7 @@ from ..messages import (
 from ..providers.model import Answer as ModelAnswer
 from ..providers.model import AnyRequest, Billed, CallError, Completion, ErrorClass, Request, answer_from_json
 from ..settings import CompanySettings, Route, UnknownModelError, route
-from . import booking, retry
+from . import booking, budget_refusals, fallback, resuming, retry
 from .dialogue import in_conversation
 from .effects import CallFailedError, CallModel, Embed, ShowProgress
 from .handlers import Answer
@@ -91,6 +94,8 @@ class CallingActor(Actor):
                 self._with_call(ref, Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
             case IntentRecorded(ref, call_id):
                 self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+            case IntentRefused(call=ref, cause="budget"):
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_no_budget(work, call, message))
             case CallRemembered(ref, kept):
                 self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_remembered(work, call, kept))
                 self._with_call(ref, Stage.BOOKING, lambda work, call: self._on_outdone(work, call, kept))
@@ -98,6 +103,8 @@ class CallingActor(Actor):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
             case CallFinished(ref, completion):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
+            case CallHeld(ref, handle):
+                self._with_call(ref, Stage.CALLING, lambda _, call: self._on_held(call, handle))
             case CallFailed(ref, error):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
             case OutcomeRecorded(ref):
@@ -152,9 +159,15 @@ class CallingActor(Actor):
             except CallFailedError as error:
                 answer.refuse(error)
                 return
+        kept = resuming.kept_call(memo, effect.step, request, where, self._settings)
+        if kept is None and memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
+            self._leave(work, Fail(*booking.parked(f"step {effect.step!r} has a call whose outcome is unknown")))
+            return
         work.numbers += 1
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
         call = work.calls[ref] = Call(ref, effect, answer, where, request, booking.charge_of(request, where))
+        call.fallback, call.fallback_on = where.fallback, where.fallback_on
+        call.kept = kept
         self._reserve(call)
 
     def _reserve(self, call: Call) -> None:
@@ -166,14 +179,14 @@ class CallingActor(Actor):
             return
         self.watch(name)
         assert self._work is not None
-        self.tell(
-            name, ReserveCall(reply_to=self.name, call=call.ref, charge=call.charge, priority=self._work.job.priority)
-        )
+        charge = call.charge if call.kept is None else resuming.CHARGE
+        self.tell(name, ReserveCall(reply_to=self.name, call=call.ref, charge=charge, priority=self._work.job.priority))
 
     def _on_granted(self, _: Work, call: Call) -> None:
         call.stage = Stage.INTENDING
         intent = booking.intent_of(call.effect, call.request, call.route, call.charge)
-        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent))
+        resumes = None if call.kept is None else call.kept.call_id
+        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent, resumes=resumes))
 
     def _on_deferred(self, work: Work, call: Call, deferred: CallDeferred) -> None:
         del work.calls[call.ref]
@@ -184,8 +197,13 @@ class CallingActor(Actor):
             ),
         )
 
+    def _on_held(self, call: Call, handle: dict[str, Any]) -> None:
+        call.handle = handle
+        self.tell(STORE, SaveHandle(call_id=call.call_id, handle=handle))
+
     def _on_intent(self, work: Work, call: Call, call_id: int) -> None:
         call.call_id = call_id
+        call.kept = resuming.taken_up(call)
         call.stage = Stage.CALLING
         if work.leaving:
             self._on_failed(work, call, booking.not_sent("the job left before the call did"))
@@ -197,6 +215,7 @@ class CallingActor(Actor):
             limit_key=call.route.limit_key,
             request=call.request,
             timeouts=booking.timeouts_of(work.job, self._settings),
+            handle=None if call.kept is None else call.kept.handle,
         )
         # To this very life: the end of an earlier one may still be in the mailbox, and must not be taken for the end of this call.
         life = self.system.directory.find(name)
@@ -206,6 +225,18 @@ class CallingActor(Actor):
             if self.system.tell_life(life, order):
                 return
         self._on_failed(work, call, booking.not_sent(f"provider {call.route.provider} is restarting"))
+
+    def _on_no_budget(self, work: Work, call: Call, refused: IntentRefused) -> None:
+        del work.calls[call.ref]
+        self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+        if work.leaving:
+            self._finish_when_quiet(work)
+        elif budget_refusals.goes_on(refused, call, self._settings):
+            call.downgrades += 1
+            call.fallback = (refused.model,)
+            self._go_elsewhere(work, call)
+        else:
+            self._leave(work, budget_refusals.verdict(refused))
 
     def _on_remembered(self, work: Work, call: Call, kept: dict[str, Any]) -> None:
         del work.calls[call.ref]
@@ -232,6 +263,9 @@ class CallingActor(Actor):
             limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
         )
         self._flush_text(work)
+        if isinstance(completion, Completion) and fallback.passes_over(completion, call):
+            self._book(call, booking.passed_over(completion, call.route), lambda: self._go_elsewhere(work, call))
+            return
         self._book(call, booking.completed(completion, call.route), lambda: self._tell_handler(work, call, completion))
         if work.performance.inline and work.lease.epoch == 1:
             # What a built-in does next is a write behind this one, or another call: the outcome is committed with what follows from it, or
@@ -243,6 +277,7 @@ class CallingActor(Actor):
         call.answer.give(completion)
 
     def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
+        error = resuming.judged(call, error)
         self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))
         self._book(call, booking.failed(error), lambda: self._act_on(work, call, error))
 
@@ -259,13 +294,42 @@ class CallingActor(Actor):
             call.then()
             self._leave_to_wait(work)
 
+    def _go_elsewhere(self, work: Work, call: Call) -> None:
+        """Ask the next model of the chain. No attempt is used: the job has not failed yet."""
+        name, *rest = call.fallback
+        where = route(self._settings, name)
+        if call.shown:
+            work.note_restart(call.effect.step)
+        call.route, call.fallback, call.shown = where, tuple(rest), False
+        call.kept = call.handle = None
+        call.request = fallback.rerouted(call.request, where, call.effect)
+        call.charge = booking.charge_of(call.request, where)
+        self._reserve_anew(work, call)
+
+    def _ask_anew(self, work: Work, call: Call) -> None:
+        """Make a call that could not be taken up."""
+        if call.shown:
+            work.note_restart(call.effect.step)
+        call.kept, call.handle, call.shown = None, None, False
+        self._reserve_anew(work, call)
+
+    def _reserve_anew(self, work: Work, call: Call) -> None:
+        work.numbers += 1
+        call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
+        work.calls[call.ref] = call
+        self._reserve(call)
+
     def _act_on(self, work: Work, call: Call, error: CallError) -> None:
+        if resuming.gone(call, error, on_unknown=work.job.options.on_unknown):
+            self._ask_anew(work, call)
+            return
+        if not error.resumable and fallback.applies(error, call, on_unknown=work.job.options.on_unknown):
+            self._go_elsewhere(work, call)
+            return
+        call.kept = resuming.again(call, error)
         match retry.decide(error, on_unknown=work.job.options.on_unknown):
             case retry.ReserveAgain():
-                work.numbers += 1
-                call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-                work.calls[call.ref] = call
-                self._reserve(call)
+                self._reserve_anew(work, call)
             case retry.TryLater(retry_after):
                 self._leave(work, self._again(work, error.to_json(), f"{error.kind}: {error.message}", retry_after))
             case retry.TellHandler():
@@ -285,6 +349,7 @@ class CallingActor(Actor):
         if work.leaving:
             return
         work.note_text(call.effect.step, text)
+        call.shown = True
         if work.chunk == 0 or work.text_size >= FLUSH_CHARS:
             self._flush_text(work)
         elif work.flush is None:
@@ -332,4 +397,4 @@ def _hear(work: Work, effect: CallModel | Embed, request: AnyRequest | None, ans
     if isinstance(effect, CallModel) and effect.in_conversation and work.dialogue is not None:
         assert isinstance(answer, Completion)
         sent = request.messages if isinstance(request, Request) else None
-        work.dialogue.hear(effect.messages, sent, answer)
+        work.dialogue.hear(effect.messages, sent, answer, corrects=effect.corrects)

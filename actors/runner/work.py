@@ -6,8 +6,9 @@ a call:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/fa
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
-from ...persistence.model import ClaimedJob, Lease, Said
+from ...persistence.model import ClaimedJob, KeptCall, Lease, Said
 from ..kernel.timers import TimerToken
 from ..messages import CallRef, Charge, Spawn, Verdict
 from ..providers.model import AnyRequest
@@ -30,7 +31,10 @@ class Stage(Enum):
 class Call:
     """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it.
 
-    `fallback`: the models that are left to go on with, after what `fallback_on` names. `shown`: text of it was written for readers.
+    `kept`: the call of an earlier attempt that it takes up. `handle`: what it can itself be taken up by.
+
+    `fallback`: the models that are left to go on with, after what `fallback_on` names. `downgrades`: how often a
+    budget sent it on to a cheaper one. `shown`: text of it was written for readers.
     """
 
     ref: CallRef
@@ -44,8 +48,11 @@ class Call:
     provider_life: int = 0
     fallback: tuple[str, ...] = ()
     fallback_on: frozenset[str] = frozenset()
+    downgrades: int = 0
     shown: bool = False
     then: Callable[[], None] | None = None
+    kept: KeptCall | None = None
+    handle: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)

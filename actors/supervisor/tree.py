@@ -24,6 +24,7 @@ from ..rate_limiter.actor import RateLimiterActor
 from ..runner.actor import JobRunnerActor
 from ..runner.handlers import HandlerRegistry
 from ..settings import CompanySettings, Route
+from ..shared_budgets import budgets_of
 from ..store import Board, StoreActor
 from .messages import StartChild
 from .spec import Backoff, ChildSpec, Intensity, Strategy
@@ -94,6 +95,7 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
             lease_ttl=settings.lease_ttl,
             ageing=settings.ageing,
             retention_days=settings.retention_days,
+            budgets=budgets_of(settings),
         )
 
     def dispatcher() -> Actor:

@@ -41,10 +41,10 @@ RESERVE = text("""
     """)
 
 _ENDED = "state NOT IN ('open', 'unknown')"
-_FREE = "state = 'failed' AND json_extract(error, '$.billed') IS NOT 'yes'"
+_FREE = "state = 'failed' AND cost IS NULL AND json_extract(error, '$.billed') IS NOT 'yes'"
 _USED = " + ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
 _KNOWN = f"coalesce({', '.join(USAGE_COLUMNS)}) IS NOT NULL"
-# A call that was refused and not billed cost nothing; one that does not say what it cost counts as what was reserved for it.
+# A call that failed without a bill cost nothing; one that does not say what it cost counts as what was reserved for it.
 SETTLE = text(f"""
     UPDATE llm_budget_reservations SET
         amount = (SELECT CASE WHEN {_FREE} THEN 0 ELSE coalesce(cost, amount) END FROM llm_calls WHERE id = call_id),
