@@ -55,7 +55,16 @@ from .names import (
     limiter_name,
     provider_name,
 )
-from .provider import AbortCall, CallFailed, CallFinished, ExchangeFinished, StartCall, StartExchange, TextArrived
+from .provider import (
+    AbortCall,
+    CallFailed,
+    CallFinished,
+    CallHeld,
+    ExchangeFinished,
+    StartCall,
+    StartExchange,
+    TextArrived,
+)
 from .runner import HandBack, RevokeJob, RunJob
 from .store import (
     AppendChunks,
@@ -90,6 +99,7 @@ from .store import (
     RenewLeases,
     RetryLater,
     SaveDescription,
+    SaveHandle,
     SaveHold,
     SaveStep,
     SetProgress,
@@ -119,6 +129,7 @@ __all__ = [
     "CallFailed",
     "CallFinished",
     "CallGranted",
+    "CallHeld",
     "CallRef",
     "CallRemembered",
     "Cause",
@@ -169,6 +180,7 @@ __all__ = [
     "RunnerBusy",
     "RunnerIdle",
     "SaveDescription",
+    "SaveHandle",
     "SaveHold",
     "SaveStep",
     "SetProgress",

@@ -14,6 +14,7 @@ from ..messages import (
     AbortCall,
     CallFailed,
     CallFinished,
+    CallHeld,
     ExchangeFinished,
     KeyRefused,
     LimitsObserved,
@@ -23,9 +24,10 @@ from ..messages import (
     limiter_name,
 )
 from .batch_api import Operation
-from .engine import CallEvent, Failed, Finished, Text
+from .engine import CallEvent, Failed, Finished, Held, Text
 from .errors import refused
-from .model import AnyRequest, ErrorClass, Scope, Timeouts
+from .model import AnyRequest, Billed, CallError, ErrorClass, Scope, Timeouts
+from .resume import HANDLE_GONE, Handle
 
 if TYPE_CHECKING:
     from .exchange import ExchangeEvent
@@ -60,6 +62,24 @@ class BatchEngine(Protocol):
         """Perform an operation. Returns at once; `on_event` is called exactly once."""
 
 
+@runtime_checkable
+class ResumingEngine(Protocol):
+    """An engine that can take up a call which its provider goes on with."""
+
+    def resume(
+        self,
+        call_key: Hashable,
+        request: AnyRequest,
+        timeouts: Timeouts,
+        on_event: Callable[[CallEvent], object],
+        handle: Handle,
+    ) -> None:
+        """As `submit`, for a call that was made before."""
+
+    def abort(self, call_key: Hashable, *, keep: bool = False) -> None:
+        """Close a call's connection; with `keep` the provider may go on with it."""
+
+
 class ProviderActor(Actor):
     """One provider. A fresh engine for every life: a crash leaves no connection behind."""
 
@@ -87,10 +107,14 @@ class ProviderActor(Actor):
         """Start a call, or abort one."""
         assert self._engine is not None
         match message:
+            case StartCall(handle=handle) if handle is not None:
+                self._resume(message, handle)
             case StartCall(call=call, request=request, timeouts=timeouts):
                 self._engine.submit(call, request, timeouts, self._teller(message))
             case StartExchange():
                 self._exchange(message)
+            case AbortCall(call, keep) if keep and isinstance(self._engine, ResumingEngine):
+                self._engine.abort(call, keep=True)
             case AbortCall(call):
                 self._engine.abort(call)
             case _:
@@ -118,6 +142,20 @@ class ProviderActor(Actor):
 
         engine.exchange(order.call, order.operation, tell)
 
+    def _resume(self, order: StartCall, told: dict[str, Any]) -> None:
+        engine: object = self._engine
+        handle = Handle.from_json(told)
+        if handle is None or not isinstance(engine, ResumingEngine):
+            error = CallError(
+                kind=ErrorClass.TRUNCATED,
+                message=f"provider {self._provider!r} cannot take up a call",
+                code=HANDLE_GONE,
+                billed=Billed.MAYBE,
+            )
+            self.system.tell(order.reply_to, CallFailed(order.call, error))
+            return
+        engine.resume(order.call, order.request, order.timeouts, self._teller(order), handle)
+
     def _teller(self, order: StartCall) -> Callable[[CallEvent], None]:
         """What turns the engine's events about a call into messages. Runs on the engine's thread: touches no state of the actor."""
         system, call, runner, limiter = self.system, order.call, order.reply_to, limiter_name(order.limit_key)
@@ -127,6 +165,8 @@ class ProviderActor(Actor):
             match event:
                 case Text(text=text):
                     system.tell(runner, TextArrived(call, text))
+                case Held(handle=handle):
+                    system.tell(runner, CallHeld(call, handle.to_json()))
                 case Finished(completion=completion, limits=limits):
                     system.tell(limiter, LimitsObserved(call, limits))
                     system.tell(runner, CallFinished(call, completion))

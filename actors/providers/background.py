@@ -15,7 +15,7 @@ from .adapter import StreamDecoder
 from .call import Conversation
 from .keys import Secret
 from .model import Answer, Billed, CallError, Completion, ErrorClass
-from .resume import Handle, Resumable, ResumableDecoder
+from .resume import HANDLE_GONE, Handle, Resumable, ResumableDecoder
 from .sse import SSEEvent
 from .transport import Sending
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HANDLE_GONE = "handle_gone"
 FOLLOWS = 5
 """How often a lost connection is followed up in one call, without a further event in between."""
 FIRST_WAIT = 0.1

@@ -338,7 +338,7 @@ class Timeouts:
 class LimitSnapshot:
     """What a reply's headers said of the limits, after the call was counted. None where they said nothing.
 
-    `requests_limit`/`tokens_limit`: per minute. `*_remaining`: left at `at_ms`. `*_reset`: seconds until full again.
+    `*_limit`: per minute. `*_remaining`: left at `at_ms`. `*_reset`: seconds until full again. `tokens_*` are of input and output together.
     """
 
     at_ms: int
@@ -348,6 +348,10 @@ class LimitSnapshot:
     tokens_limit: int | None = None
     tokens_remaining: int | None = None
     tokens_reset: float | None = None
+    input_limit: int | None = None
+    input_remaining: int | None = None
+    output_limit: int | None = None
+    output_remaining: int | None = None
 
 
 def _digest(body: dict[str, Any]) -> str:

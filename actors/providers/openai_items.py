@@ -8,6 +8,7 @@ from .errors import classify_in_body, malformed, parse_error
 from .model import Billed, CallError, Completion, ErrorClass, Finish, Message, Usage
 from .openai_shared import argument_text, call_of, image_url, request_id_of, result_text
 from .parts import Image, Opaque, Text, ToolCall, ToolResult
+from .resume import HANDLE_GONE
 
 WIRE = "openai-responses"
 _INCOMPLETE = {"max_output_tokens": Finish.LENGTH, "content_filter": Finish.FILTER}
@@ -94,6 +95,7 @@ def read_response(
         return CallError(
             kind=ErrorClass.CANCELLED,
             message="the response was cancelled at the provider",
+            code=HANDLE_GONE,
             billed=Billed.MAYBE,
             request_id=request_id,
             partial=partial,

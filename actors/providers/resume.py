@@ -11,6 +11,9 @@ from .keys import Secret
 from .model import Request
 from .settings import ProviderSettings
 
+HANDLE_GONE = "handle_gone"
+"""The code of a `CallError`: the provider has ended or forgotten the call, so that only a new one can give its answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handle:
