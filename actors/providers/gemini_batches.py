@@ -40,6 +40,7 @@ from .batch_lines import (
     instant_ms,
     is_name,
     members,
+    never_tried,
     number,
     objects,
     request_of,
@@ -248,6 +249,8 @@ def _waits(error: Mapping[str, Any]) -> bool:
 def _outcome(data: dict[str, Any], *, at_ms: int) -> Answer | CallError:
     if by_name(data, "error"):
         error = parse_error(data)
+        if error.code in ("1", "CANCELLED"):
+            return never_tried("batch_cancelled")
         status = _http_status(error)
         return replace(classify_error(status, {}, error, at_ms=at_ms, http=status, request_id=None), billed=Billed.NO)
     response = data.get("response")

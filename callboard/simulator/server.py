@@ -17,7 +17,8 @@ from typing import Any
 
 import h11
 
-from . import routes
+from . import batch_routes, routes
+from .batches import Batches, OrderError
 from .buckets import Limits
 from .config import SimulatorConfig
 from .faults import WHOLE, FaultError, FaultRule, choose, read_rule
@@ -55,6 +56,7 @@ class SimulatorServer:
         self._limits: dict[tuple[str, str, str], Limits] = {}
         self._stats = Stats(config.window_seconds)
         self._journal = Journal(config.journal, changed)
+        self._batches = Batches(config)
         self._requests = 0
         self._connections: dict[asyncio.Task[None], HttpConnection] = {}
         self._stopping = False
@@ -97,7 +99,7 @@ class SimulatorServer:
 
     def stats(self) -> dict[str, Any]:
         """Return the counts."""
-        return self._stats.report()
+        return {**self._stats.report(), **self._batches.report()}
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the rules with their counts."""
@@ -112,6 +114,12 @@ class SimulatorServer:
         self._rules.clear()
         for waiting in self._barriers.values():
             _release(waiting)
+
+    def batches(self, orders: list[Any]) -> list[dict[str, Any]]:
+        """Do what is ordered, and return every batch. Raises OrderError."""
+        for order in orders:
+            self._batches.order(order, self._clock.now_ms())
+        return self._batches.describe()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = HttpConnection(reader, writer)
@@ -272,7 +280,10 @@ class SimulatorServer:
         """Answer what is not a completion: the model list, or a path or method that does not exist."""
         request, wire = exchange.request, exchange.wire
         key = wire.api_key(request.by_name)
-        if request.path != "/v1/models" and not routes.known(request.path):
+        batch = batch_routes.find(self._batches, request)
+        if batch is not None:
+            await self._about_batch(exchange, batch, key)
+        elif request.path != "/v1/models" and not routes.known(request.path):
             # The usual code of a 404 names a model, which an unknown path has not.
             error = WireError(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
             await self._refuse(exchange, error, [])
@@ -284,6 +295,27 @@ class SimulatorServer:
         else:
             exchange.status, exchange.outcome = 200, "completed"
             await play(exchange.connection, plain(200, wire.models(self._config.models), exchange.headers()), _ignore)
+
+    async def _about_batch(self, exchange: _Exchange, endpoint: batch_routes.Endpoint, key: str) -> None:
+        wrong: WireError | None = None
+        if self._config.keys and key not in self._config.keys:
+            wrong = exchange.wire.key_refused(key)
+        elif exchange.request.too_large:
+            wrong = WireError(413, f"Request body is larger than {MAX_BODY_BYTES} bytes.")
+        else:
+            try:
+                reply, fault = endpoint.answer(
+                    exchange.body, now=self._clock.now_ms(), url=self.url, headers=exchange.headers()
+                )
+            except WireError as error:
+                wrong = error
+        if wrong is not None:
+            await self._refuse(exchange, wrong, [])
+            return
+        exchange.entry["fault"] = fault
+        exchange.status = reply.status if reply.has_headers else None
+        exchange.outcome = "completed" if fault is None else f"fault:{fault}"
+        await play(exchange.connection, reply, _ignore)
 
     async def _refuse(self, exchange: _Exchange, error: WireError, headers: Headers) -> None:
         exchange.status, exchange.outcome = error.status, "rejected"
@@ -321,6 +353,8 @@ class SimulatorServer:
                 return plain(200, dump(self.journal()), [])
             if route == ("GET", "stats"):
                 return plain(200, dump(self.stats()), [])
+            if route[1] == "batches":
+                return batch_routes.administer(self._batches, request, self._clock.now_ms())
             if route == ("DELETE", "faults"):
                 self.clear_faults()
             elif route == ("POST", "faults"):
@@ -333,7 +367,7 @@ class SimulatorServer:
                     [],
                 )
             return plain(200, dump(self.faults()), [])
-        except (FaultError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (FaultError, OrderError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             return plain(400, dump({"error": {"message": str(error)}}), [])
 
 
