@@ -180,7 +180,7 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model that a job names leads. `name` is what the provider calls it.
+    """Where a model that a job names leads. `name` is what the provider calls it, `wire` the format that it speaks.
 
     `fallback`: the models to go on with after the failures, and the finishes, of `fallback_on`.
     `charges_on_admission`: its token limit is charged when a request is admitted, by the output limit, and not corrected afterwards (OpenAI).
@@ -196,6 +196,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     fallback: tuple[str, ...] = ()
     fallback_on: frozenset[str] = frozenset()
     charges_on_admission: bool = False
+    wire: str = ""
 
 
 class UnknownModelError(LookupError):

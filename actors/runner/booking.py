@@ -20,23 +20,8 @@ from ..providers.model import (
     Usage,
 )
 from ..settings import CompanySettings, Route
+from .charges import output_at_most as output_at_most  # noqa: PLC0414 - others ask for it here
 from .effects import CallModel, Embed
-
-ASSUMED_OUTPUT = 512
-"""Tokens reserved for the answer of a call that sets no `max_output`; what it really used is settled afterwards."""
-
-_UNPROCESSED = frozenset(
-    {
-        ErrorClass.INVALID,
-        ErrorClass.NOT_FOUND,
-        ErrorClass.AUTH,
-        ErrorClass.QUOTA,
-        ErrorClass.RATE,
-        ErrorClass.TOO_LARGE,
-        ErrorClass.CONTEXT,
-    }
-)
-
 
 _SHARED = tuple(
     name for name in CallModel.__slots__ if name in Request.__slots__ and name not in ("model", "max_output")
@@ -57,21 +42,6 @@ def request_of(effect: CallModel | Embed, route: Route) -> AnyRequest:
     )
 
 
-def charge_of(request: AnyRequest, route: Route) -> Charge:
-    """What to reserve, by the provider's own formula where it is known.
-
-    OpenAI charges the larger of the output limit and its estimate of the input when it admits a request; the others charge what is read
-    and what is written, of which the most is reserved.
-    """
-    tokens_in, tokens_out = estimate_input_tokens(request), output_at_most(request)
-    return Charge(max(tokens_in, tokens_out) if route.charges_on_admission else tokens_in + tokens_out)
-
-
-def output_at_most(request: AnyRequest, *, assumed: int = ASSUMED_OUTPUT) -> int:
-    """Tokens of output to reserve for a call, `assumed` where it sets no limit; vectors are not counted as output."""
-    return 0 if isinstance(request, EmbeddingRequest) else request.max_output or assumed
-
-
 def intent_of(effect: CallModel | Embed, request: AnyRequest, route: Route, charge: Charge) -> CallIntent:
     """What the ledger is told before the call leaves."""
     return CallIntent(
@@ -80,7 +50,9 @@ def intent_of(effect: CallModel | Embed, request: AnyRequest, route: Route, char
         provider=route.provider,
         model=route.name,
         limit_key=route.limit_key,
-        reserved_tokens=charge.tokens,
+        reserved_tokens=charge.total,
+        reserved_input=charge.input,
+        reserved_output=charge.output,
         reserved_cost=cost_reserved(request, route),
     )
 
@@ -139,17 +111,14 @@ def failed(error: CallError) -> CallOutcome:
     )
 
 
-def settle_completed(call: CallRef, completion: Answer, charge: Charge, route: Route) -> SettleCall:
-    """What an answered call really took. A provider that charges on admission gives nothing back."""
-    used = completion.usage.total if completion.usage else None
-    if used is not None and route.charges_on_admission:
-        used = max(used, charge.tokens)
-    return SettleCall(call=call, tokens=used)
+def settle_completed(call: CallRef, used: Charge | None) -> SettleCall:
+    """What an answered call really took."""
+    return SettleCall(call=call, used=used, succeeded=True)
 
 
-def settle_failed(call: CallRef, error: CallError) -> SettleCall:
-    """What a failed call took: nothing if it never left, no tokens if it was refused before the model saw it, else all it reserved."""
-    return SettleCall(call=call, tokens=None, sent=error.sent, refund_tokens=error.kind in _UNPROCESSED)
+def settle_failed(call: CallRef, error: CallError, used: Charge | None) -> SettleCall:
+    """What a failed call took, and how it failed."""
+    return SettleCall(call=call, used=used, failure=str(error.kind), retry_after=error.retry_after)
 
 
 def not_sent(message: str) -> CallError:

@@ -9,7 +9,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from ...persistence.model import Lease
+from ...persistence.limit_rules import Gate, Held
+from ...persistence.model import CallOutcome, Lease
 from ..kernel.actor import Actor
 from ..kernel.messages import Down
 from ..kernel.system import ActorSystem
@@ -33,6 +34,7 @@ from ..messages import (
     ReserveCall,
     SaveHandle,
     SetProgress,
+    SettleCall,
     StartCall,
     TextArrived,
     Verdict,
@@ -43,8 +45,8 @@ from ..messages import (
 from ..providers.model import Answer as ModelAnswer
 from ..providers.model import AnyRequest, Billed, CallError, Completion, ErrorClass, Request, answer_from_json
 from ..settings import CompanySettings, Route, UnknownModelError, route
-from . import booking, budget_refusals, fallback, resuming, retry
-from .dialogue import in_conversation
+from . import booking, budget_refusals, charges, fallback, resuming, retry
+from .dialogue import in_conversation, shortened
 from .effects import CallFailedError, CallModel, Embed, ShowProgress
 from .handlers import Answer
 from .work import Call, FlushDue, ReserveAgainDue, ShowDue, Stage, Work
@@ -85,15 +87,21 @@ class CallingActor(Actor):
     def _leave_to_wait(self, work: Work) -> None:
         """Leave for the children, once what the handler has under way beside them is done."""
 
+    @abstractmethod
+    def _goes_with_others(self, work: Work, call: Call) -> bool:
+        """Whether this call, not yet begun, has been dealt with otherwise: it waits for company, say."""
+
     def receive_of_calls(self, message: object) -> None:
         """Dispatch what concerns calls. What is about a call that is no longer in hand is history."""
         match message:
-            case CallGranted(ref):
-                self._with_call(ref, Stage.RESERVING, self._on_granted)
+            case CallGranted(ref, gate):
+                self._with_call(ref, Stage.RESERVING, lambda _, call: self._on_granted(call, gate))
             case CallDeferred(call=ref):
                 self._with_call(ref, Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
-            case IntentRecorded(ref, call_id):
-                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+            case IntentRecorded(ref, call_id, held):
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id, held))
+            case IntentRefused(call=ref, cause="limit"):
+                self._with_call(ref, Stage.INTENDING, self._on_no_room)
             case IntentRefused(call=ref, cause="budget"):
                 self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_no_budget(work, call, message))
             case CallRemembered(ref, kept):
@@ -165,9 +173,12 @@ class CallingActor(Actor):
             return
         work.numbers += 1
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-        call = work.calls[ref] = Call(ref, effect, answer, where, request, booking.charge_of(request, where))
+        call = Call(ref, effect, answer, where, request, charges.charge_of(request, where))
         call.fallback, call.fallback_on = where.fallback, where.fallback_on
         call.kept = kept
+        if kept is None and self._goes_with_others(work, call):
+            return
+        work.calls[ref] = call
         self._reserve(call)
 
     def _reserve(self, call: Call) -> None:
@@ -179,14 +190,23 @@ class CallingActor(Actor):
             return
         self.watch(name)
         assert self._work is not None
-        charge = call.charge if call.kept is None else resuming.CHARGE
-        self.tell(name, ReserveCall(reply_to=self.name, call=call.ref, charge=charge, priority=self._work.job.priority))
+        order = ReserveCall(
+            reply_to=self.name,
+            call=call.ref,
+            charge=call.charge if call.kept is None else resuming.CHARGE,
+            priority=self._work.job.priority,
+            assumed_output=charges.assumed_output(call.request) if call.kept is None else 0,
+        )
+        self.tell(name, order)
 
-    def _on_granted(self, _: Work, call: Call) -> None:
+    def _on_granted(self, call: Call, gate: Gate) -> None:
         call.stage = Stage.INTENDING
+        call.gate = gate
+        if call.kept is None:
+            call.charge = gate.charge
         intent = booking.intent_of(call.effect, call.request, call.route, call.charge)
         resumes = None if call.kept is None else call.kept.call_id
-        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent, resumes=resumes))
+        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent, resumes=resumes, gate=gate))
 
     def _on_deferred(self, work: Work, call: Call, deferred: CallDeferred) -> None:
         del work.calls[call.ref]
@@ -201,8 +221,17 @@ class CallingActor(Actor):
         call.handle = handle
         self.tell(STORE, SaveHandle(call_id=call.call_id, handle=handle))
 
-    def _on_intent(self, work: Work, call: Call, call_id: int) -> None:
-        call.call_id = call_id
+    def _on_no_room(self, work: Work, call: Call) -> None:
+        """Other workers have used what the limiter believed free; it has been told, so ask it again."""
+        self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+        if work.leaving:
+            del work.calls[call.ref]
+            self._finish_when_quiet(work)
+        else:
+            self._reserve(call)
+
+    def _on_intent(self, work: Work, call: Call, call_id: int, held: Held | None) -> None:
+        call.call_id, call.held = call_id, held
         call.kept = resuming.taken_up(call)
         call.stage = Stage.CALLING
         if work.leaving:
@@ -259,14 +288,17 @@ class CallingActor(Actor):
         answer.give(found)
 
     def _on_finished(self, work: Work, call: Call, completion: ModelAnswer) -> None:
-        self.tell(
-            limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
-        )
+        # What it took up was charged when it was made.
+        used = charges.used_by(completion.usage, call.charge, call.route) if call.kept is None else None
+        settled = booking.settle_completed(call.ref, used)
         self._flush_text(work)
         if isinstance(completion, Completion) and fallback.passes_over(completion, call):
-            self._book(call, booking.passed_over(completion, call.route), lambda: self._go_elsewhere(work, call))
+            self._book(
+                call, booking.passed_over(completion, call.route), settled, lambda: self._go_elsewhere(work, call)
+            )
             return
-        self._book(call, booking.completed(completion, call.route), lambda: self._tell_handler(work, call, completion))
+        outcome = booking.completed(completion, call.route)
+        self._book(call, outcome, settled, lambda: self._tell_handler(work, call, completion))
         if work.performance.inline and work.lease.epoch == 1:
             # What a built-in does next is a write behind this one, or another call: the outcome is committed with what follows from it, or
             # before it. Not for a job that had a holder before: another answer may have been kept first.
@@ -278,13 +310,24 @@ class CallingActor(Actor):
 
     def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
         error = resuming.judged(call, error)
-        self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))
-        self._book(call, booking.failed(error), lambda: self._act_on(work, call, error))
+        settled = booking.settle_failed(call.ref, error, charges.used_by_failed(error))
+        self._book(call, booking.failed(error), settled, lambda: self._act_on(work, call, error))
 
-    def _book(self, call: Call, outcome: Any, then: Callable[[], None]) -> None:
+    def _book(self, call: Call, outcome: CallOutcome, settled: SettleCall, then: Callable[[], None]) -> None:
         call.stage = Stage.BOOKING
         call.then = then
-        self.tell(STORE, RecordOutcome(reply_to=self.name, call=call.ref, call_id=call.call_id, outcome=outcome))
+        order = RecordOutcome(
+            reply_to=self.name,
+            call=call.ref,
+            call_id=call.call_id,
+            outcome=outcome,
+            held=call.held,
+            used=settled.used,
+            ended_ms=self.now_ms(),
+        )
+        self.tell(STORE, order)
+        # After the store: what the limiter now lets go must find this one ended there.
+        self.tell(limiter_name(call.route.limit_key), settled)
 
     def _on_booked(self, work: Work, call: Call) -> None:
         del work.calls[call.ref]
@@ -303,7 +346,7 @@ class CallingActor(Actor):
         call.route, call.fallback, call.shown = where, tuple(rest), False
         call.kept = call.handle = None
         call.request = fallback.rerouted(call.request, where, call.effect)
-        call.charge = booking.charge_of(call.request, where)
+        call.charge = charges.charge_of(call.request, where)
         self._reserve_anew(work, call)
 
     def _ask_anew(self, work: Work, call: Call) -> None:
@@ -322,6 +365,11 @@ class CallingActor(Actor):
     def _act_on(self, work: Work, call: Call, error: CallError) -> None:
         if resuming.gone(call, error, on_unknown=work.job.options.on_unknown):
             self._ask_anew(work, call)
+            return
+        shorter = shortened(work.dialogue, call.effect, call.request, error)
+        if shorter is not None:
+            call.request, call.charge = shorter, charges.charge_of(shorter, call.route)
+            self._reserve_anew(work, call)
             return
         if not error.resumable and fallback.applies(error, call, on_unknown=work.job.options.on_unknown):
             self._go_elsewhere(work, call)

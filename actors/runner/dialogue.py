@@ -12,12 +12,12 @@ from typing import Any
 
 from ...persistence.model import History, LogMessage, NewMessage, Said
 from ..providers.estimate import TOKENS_PER_MESSAGE
-from ..providers.model import CallError, Completion, ErrorClass, Message, Request, Usage
+from ..providers.model import AnyRequest, CallError, Completion, ErrorClass, Message, Request, Usage
 from ..providers.parts import Image, Text, ToolCall, ToolResult, content_from_json, content_to_json
 from . import context_window
-from .booking import ASSUMED_OUTPUT
+from .charges import ASSUMED_OUTPUT
 from .context_window import Entry
-from .effects import CallFailedError
+from .effects import CallFailedError, CallModel, Embed
 
 SUMMARY_SYSTEM = (
     "You keep the memory of a long conversation. Write down, for the assistant who will go on with it without having read it, what was said: "
@@ -42,6 +42,7 @@ class Dialogue:
         self._said: list[NewMessage] = []
         self._dropped: list[Entry] = []
         self._sent = 0
+        self._shortened: set[str] = set()
 
     def compose(self, new: Sequence[Message], max_output: int, *, shorter: bool = False) -> tuple[Message, ...]:
         """The messages to send: as much of the past as fits, and what is new. A system message in `new` stands in for the conversation's own.
@@ -67,6 +68,13 @@ class Dialogue:
             self._past = self._past[len(window.dropped) :]
             self._dropped += window.dropped
         return tuple(_message(entry) for entry in window.messages)
+
+    def may_shorten(self, step: str) -> bool:
+        """Whether this ask was not yet made shorter; it counts as made so from here on."""
+        if step in self._shortened:
+            return False
+        self._shortened.add(step)
+        return True
 
     def hear(
         self,
@@ -140,6 +148,22 @@ def in_conversation(dialogue: Dialogue | None, request: Request, *, shorter: boo
         kind = ErrorClass.INVALID if isinstance(problem, UnsendableMessageError) else ErrorClass.CONTEXT
         raise CallFailedError(CallError(kind=kind, message=str(problem), sent=False)) from problem
     return replace(request, messages=messages)
+
+
+def shortened(
+    dialogue: Dialogue | None, effect: CallModel | Embed, request: AnyRequest, error: CallError
+) -> Request | None:
+    """The ask again with much less of the past, once, after a provider has found it too long; None if that is not what to do."""
+    if error.kind is not ErrorClass.CONTEXT or dialogue is None:
+        return None
+    if not isinstance(effect, CallModel) or not effect.in_conversation or not isinstance(request, Request):
+        return None
+    if not dialogue.may_shorten(effect.step):
+        return None
+    try:
+        return in_conversation(dialogue, replace(request, messages=effect.messages), shorter=True)
+    except CallFailedError:
+        return None
 
 
 def summary_said(conversation_id: int, covers: Sequence[int], completion: Completion) -> Said:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from ...persistence.batches import NewRequest
+from ...persistence.limit_rules import Gate, Held
 from ...persistence.model import ClaimedJob, KeptCall, Lease, Said
 from ..kernel.timers import TimerToken
 from ..messages import CallRef, Charge, Spawn, Verdict
@@ -31,6 +33,8 @@ class Stage(Enum):
 class Call:
     """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it.
 
+    `gate`: what its intent is to be checked and charged by, `held`: what it was charged.
+
     `kept`: the call of an earlier attempt that it takes up. `handle`: what it can itself be taken up by.
 
     `fallback`: the models that are left to go on with, after what `fallback_on` names. `downgrades`: how often a
@@ -51,6 +55,8 @@ class Call:
     downgrades: int = 0
     shown: bool = False
     then: Callable[[], None] | None = None
+    gate: Gate | None = None
+    held: Held | None = None
     kept: KeptCall | None = None
     handle: dict[str, Any] | None = None
 
@@ -61,7 +67,8 @@ class Work:
 
     `ended`: its handler has. `ending`: its verdict once it has one; `dropped`: its lease is lost, and no verdict may be written;
     `finishing`: the verdict is with the store. `numbers` counts the calls, `chunk` the pieces of text written. `dialogue`: its conversation,
-    `summary`: what it has summed up of one. `spawn`: the children it is about to leave for.
+    `summary`: what it has summed up of one. `spawn`: the children it is about to leave for. `joins`: the requests that it is about to let go with others', once
+    `gathered`.
     """
 
     job: ClaimedJob
@@ -86,6 +93,8 @@ class Work:
     dialogue: Dialogue | None = None
     summary: Said | None = None
     spawn: Spawn | None = None
+    joins: list[NewRequest] = field(default_factory=list)
+    gathered: bool = False
 
     @property
     def lease(self) -> Lease:
@@ -138,6 +147,13 @@ class FlushDue:
 @dataclass(frozen=True, slots=True)
 class ShowDue:
     """Progress may be written again."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class JoinDue:
+    """The calls made side by side have been gathered."""
 
     lease: Lease
 

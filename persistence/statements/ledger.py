@@ -3,7 +3,6 @@
 from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.dialects.sqlite import insert
 
-from ..model import USAGE_COLUMNS
 from ..schema import call_completions, calls, job_results, jobs, steps
 from .build import lit
 
