@@ -8,6 +8,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from .batch_settings import BatchSettings, EmbeddingSettings
+from .money_settings import BudgetSettings, PricesSettings
+from .money_settings import PriceSettings as PriceSettings  # noqa: PLC0414 - where others look for it
+from .prices import price_for
 from .providers.settings import ProviderSettings
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -32,15 +36,6 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     concurrency: Count | None = None
     timezone: str = "UTC"
     warm_up: bool = False
-
-
-class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Dollars per million tokens. What is None is priced as its plain counterpart (cache as input)."""
-
-    input: Annotated[float, msgspec.Meta(ge=0)]
-    output: Annotated[float, msgspec.Meta(ge=0)]
-    cache_read: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    cache_write: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 FallbackOn = Literal[
@@ -163,6 +158,10 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     providers: dict[str, ProviderSettings] = {}
     models: dict[str, ModelSettings] = {}
     limits: dict[str, LimitSettings] = {}
+    prices: PricesSettings = PricesSettings()
+    budgets: dict[str, BudgetSettings] = {}
+    batch: BatchSettings = BatchSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
     handlers: dict[str, str] = {}
     retries: RetrySettings = RetrySettings()
     default_model: str | None = None
@@ -181,8 +180,9 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model that a job names leads. `name` is what the provider calls it.
+    """Where a model that a job names leads. `name` is what the provider calls it, `wire` the format that it speaks.
 
+    `fallback`: the models to go on with after the failures, and the finishes, of `fallback_on`.
     `charges_on_admission`: its token limit is charged when a request is admitted, by the output limit, and not corrected afterwards (OpenAI).
     """
 
@@ -193,7 +193,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     price: PriceSettings | None
     max_output: int | None
     unsupported: frozenset[str] = frozenset()
+    fallback: tuple[str, ...] = ()
+    fallback_on: frozenset[str] = frozenset()
     charges_on_admission: bool = False
+    wire: str = ""
 
 
 class UnknownModelError(LookupError):
@@ -231,8 +234,12 @@ def route(settings: CompanySettings, model: str | None) -> Route:
         name=alias.model,
         limit_key=limit_key,
         limits=limits,
-        price=alias.price,
+        price=alias.price
+        if alias.price is not None
+        else price_for(settings.prices.file, alias.provider, provider_settings.base_url, alias.model),
         max_output=alias.max_output,
         unsupported=alias.unsupported,
+        fallback=alias.fallback,
+        fallback_on=frozenset(alias.fallback_on),
         charges_on_admission=provider_settings.wire in ("openai-chat", "openai-responses"),
     )

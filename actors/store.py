@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from ..persistence import claims, conversations, family, flows, job_store, ledger
+from ..persistence import batches, claims, conversations, family, flows, handles, job_store, ledger
+from ..persistence.budgets import Budget
 from ..persistence.claims import FOREVER
 from ..persistence.engine import Connection
 from ..persistence.errors import (
@@ -22,11 +23,13 @@ from ..persistence.errors import (
 )
 from ..persistence.lifecycle import TERMINAL_STATES, JobState
 from ..persistence.model import ClaimedJob, LaneDepth
+from . import batch_desk
 from .kernel.actor import Actor
 from .kernel.system import ActorSystem
 from .messages import (
     DISPATCHER,
     AppendChunks,
+    AskCompany,
     BoardQuiet,
     CallRemembered,
     CheckLeases,
@@ -38,9 +41,12 @@ from .messages import (
     IntentRecorded,
     JobRecorded,
     JobsClaimed,
+    JoinBatch,
     LeaseLost,
     LeasesLost,
     LoadUsage,
+    LowerLimits,
+    OrderBatch,
     OutcomeRecorded,
     RecordIntent,
     RecordOutcome,
@@ -48,6 +54,8 @@ from .messages import (
     ReleaseJob,
     RenewLeases,
     RetryLater,
+    SaveDescription,
+    SaveHandle,
     SaveHold,
     SaveStep,
     SetProgress,
@@ -57,9 +65,11 @@ from .messages import (
     StoreRefused,
     StoreUnavailable,
     SweepBoard,
-    UsageLoaded,
+    limiter_name,
 )
 from .settings import AgeingSettings
+from .shared_budgets import SharedBudgets
+from .shared_limits import SharedLimits
 from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
@@ -138,12 +148,15 @@ class StoreActor(Actor):
         lease_ttl: float,
         ageing: AgeingSettings | None = None,
         retention_days: float = 0.0,
+        budgets: tuple[Budget, ...] = (),
     ) -> None:
         super().__init__(system)
         self._board = board
         self._ttl_ms = round(lease_ttl * 1000)
         self._ageing = ageing
         self._upkeep = Upkeep(retention_days)
+        self._limits = SharedLimits(board.owner)
+        self._budgets = SharedBudgets(budgets)
         self._lanes: tuple[str, ...] = ()
         self._start = ""
         self._pending: list[object] = []
@@ -290,6 +303,9 @@ class StoreActor(Actor):
                 return self._book(c, message)
             case SaveStep():
                 return self._save_step(c, message)
+            case SaveHandle(call_id=call_id, handle=handle):
+                handles.keep(c, call_id, handle)
+                return []
             case AppendChunks():
                 return self._append(c, message)
             case SetProgress():
@@ -299,9 +315,15 @@ class StoreActor(Actor):
             case ReleaseJob():
                 return self._release(c, message)
             case LoadUsage():
-                return self._load_usage(c, message)
+                return self._limits.load(c, message, self.now_ms())
             case SaveHold():
-                return self._save_hold(c, message)
+                return self._limits.save_hold(c, message, self.now_ms())
+            case LowerLimits():
+                return self._limits.lower(c, message, self.now_ms())
+            case SaveDescription():
+                return self._limits.describe(c, message, self.now_ms())
+            case AskCompany() | OrderBatch():
+                return batch_desk.answer(c, message, self.now_ms(), self.name)
             case _SettleMore():
                 return self._settle_more(c)
             case _:
@@ -418,9 +440,15 @@ class StoreActor(Actor):
         repaired = self._repair(c, now)
         fired = self._upkeep.fire_schedules(c, now)  # as above
         self._upkeep.prune(c, now)
-        if back or orphans or repaired or fired:
+        freed = self._budgets.begin(c, now)
+        if back or orphans or repaired or fired or freed:
             self._stir()
-        return []
+        return self._limits.news(c, self._limit_keys(), now)
+
+    def _limit_keys(self) -> list[str]:
+        prefix = limiter_name("")
+        names = [life.name for life in self.system.directory.lives()]
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
     def _age(self, c: Connection, now: int) -> None:
         ageing = self._ageing
@@ -441,13 +469,23 @@ class StoreActor(Actor):
             kept = ledger.memo(c, [order.call.job_id])[order.call.job_id].completions.get(order.intent.step)
             if kept is not None:
                 return [(order.reply_to, CallRemembered(order.call, kept))]
-        call_id = ledger.record_intent(c, order.call.lease, order.intent, self.now_ms())
-        return [
-            (order.reply_to, LeaseLost(order.call.lease) if call_id is None else IntentRecorded(order.call, call_id))
-        ]
+        if order.resumes is not None and handles.take_up(c, order.call.lease, order.resumes):
+            return [(order.reply_to, IntentRecorded(order.call, order.resumes))]
+        now = self.now_ms()
+        if refused := self._limits.check(c, order.call, order.reply_to, order.gate, now):
+            return refused
+        if (too_dear := self._budgets.refuses(c, order, now)) is not None:
+            return [(order.reply_to, too_dear)]
+        call_id = ledger.record_intent(c, order.call.lease, order.intent, now)
+        if call_id is None:
+            return [(order.reply_to, LeaseLost(order.call.lease))]
+        self._budgets.reserve(c, call_id, now)
+        return [(order.reply_to, IntentRecorded(order.call, call_id, self._limits.charge(c, order.gate, now)))]
 
     def _book(self, c: Connection, order: RecordOutcome) -> Replies:
-        if not ledger.record_outcome(c, order.call.lease, order.call_id, order.outcome, self.now_ms()):
+        now = self.now_ms()
+        self._limits.settle(c, order.held, order.used, order.ended_ms, now)
+        if not ledger.record_outcome(c, order.call.lease, order.call_id, order.outcome, now):
             return [(order.reply_to, LeaseLost(order.call.lease))]
         # Whoever held the job before may have been answered while this call was under way: the step goes by what was kept first.
         first = ledger.first_completion(c, order.call_id) if order.call.epoch > 1 else None
@@ -491,6 +529,8 @@ class StoreActor(Actor):
             case Spawn(step=step, children=children, quorum=quorum):
                 spawned = family.spawn(c, lease, step, children, quorum, now, actor)
                 return JobState.WAITING_CHILDREN if spawned else None
+            case JoinBatch(requests):
+                return JobState.WAITING_CHILDREN if batches.join(c, lease, requests, now, actor) else None
             case Release(cause=cause, reason=reason, held_by=held_by, held_until_ms=held_until):
                 return job_store.release(
                     c, lease, cause=cause, reason=reason, now=now, actor=actor, held_by=held_by, held_until=held_until
@@ -499,28 +539,6 @@ class StoreActor(Actor):
     def _release(self, c: Connection, order: ReleaseJob) -> Replies:
         job_store.release(c, order.lease, cause=order.cause, reason=order.reason, now=self.now_ms(), actor=self.name)
         self._stir()
-        return []
-
-    def _load_usage(self, c: Connection, order: LoadUsage) -> Replies:
-        entries = tuple(ledger.recent_usage(c, order.limit_key, order.since_ms))
-        hold = next((hold for hold in ledger.holds(c) if hold.key == order.limit_key), None)
-        return [
-            (
-                order.reply_to,
-                UsageLoaded(
-                    limit_key=order.limit_key,
-                    entries=entries,
-                    hold_until_ms=hold.until if hold else None,
-                    hold_reason=hold.reason if hold else None,
-                ),
-            )
-        ]
-
-    def _save_hold(self, c: Connection, order: SaveHold) -> Replies:
-        if order.until_ms is None:
-            ledger.clear_hold(c, order.limit_key)
-        else:
-            ledger.set_hold(c, order.limit_key, order.until_ms, order.reason, self.now_ms())
         return []
 
     def _settle_more(self, c: Connection) -> Replies:

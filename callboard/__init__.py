@@ -17,7 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from callboard.actors.providers.model import Completion, Message
+    from callboard.actors.providers.model import Completion, Finish, Message, Request, Usage
+    from callboard.actors.providers.own import OwnProvider, ProviderFailed
     from callboard.actors.runner.context import AsyncJobContext, JobContext
     from callboard.actors.runner.effects import CallFailedError, JobInterrupted
     from callboard.config import Config, ConfigError, load_config
@@ -62,6 +63,7 @@ __all__ = [
     "ConversationNotFoundError",
     "DatabaseError",
     "Event",
+    "Finish",
     "FlowJob",
     "HostTransactionError",
     "InvalidJobError",
@@ -76,7 +78,11 @@ __all__ = [
     "JobQueue",
     "JobState",
     "Message",
+    "OwnProvider",
+    "ProviderFailed",
+    "Request",
     "Supervisor",
+    "Usage",
     "WaitTimeoutError",
     "WorkerProcess",
     "__version__",
@@ -100,6 +106,7 @@ _HOME = {
     "ConversationNotFoundError": "persistence.errors",
     "DatabaseError": "persistence.errors",
     "Event": "persistence.events",
+    "Finish": "actors.providers.model",
     "FlowJob": "persistence.flow_plan",
     "HostTransactionError": "persistence.errors",
     "InvalidJobError": "persistence.errors",
@@ -114,7 +121,11 @@ _HOME = {
     "JobQueue": "persistence.job_queue",
     "JobState": "persistence.lifecycle",
     "Message": "actors.providers.model",
+    "OwnProvider": "actors.providers.own",
+    "ProviderFailed": "actors.providers.own",
+    "Request": "actors.providers.model",
     "Supervisor": "embedded",
+    "Usage": "actors.providers.model",
     "WaitTimeoutError": "persistence.errors",
     "WorkerProcess": "process",
     "load_config": "config",

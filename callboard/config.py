@@ -22,9 +22,9 @@ from callboard.actors.settings import (
     PriceSettings,
     RetrySettings,
     RunnerSettings,
-    UnknownModelError,
-    route,
 )
+from callboard.config_checks import ConfigError as ConfigError  # noqa: PLC0414 - where hosts look for it
+from callboard.config_checks import check_meaning, did_you_mean
 
 CONFIG_FILE = "callboard.toml"
 """Looked for in the current directory when neither a path nor `CALLBOARD_CONFIG` is given."""
@@ -57,21 +57,10 @@ _SECRET = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{12,}|AIza[A-Za-z0-9_-]{20,}|gsk_[A-Za-z0-9]{12,}|xai-[A-Za-z0-9]{12,}|Bearer\s+\S{8,})"
 )
 _KEY_NAMES = frozenset({"api_key", "apikey", "key", "token", "secret", "password"})
-_HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _SCHEME = re.compile(r"[a-z][a-z0-9+]*:")
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _Path = tuple[str, ...]
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used. `where` names file and key (or variable, or option); `hint` says what to do."""
-
-    def __init__(self, where: str, problem: str, hint: str | None = None) -> None:
-        super().__init__(f"{where}: {problem}")
-        self.where = where
-        self.problem = problem
-        self.hint = hint
 
 
 class EmbeddedProvider(ProviderSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -259,7 +248,7 @@ def _checked(
         and sources[("runners", "max")].startswith("option")
     ):
         raise ConfigError("option runners.max", "the solo profile has one runner", "ask for --profile pool as well")
-    _check_meaning(config, source)
+    check_meaning(config, source.where)
     return config
 
 
@@ -332,52 +321,6 @@ def _leaf(kind: Any, value: Any, path: _Path, source: _Source) -> Any:
 # --- Meaning -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _check_meaning(config: Config, source: _Source) -> None:
-    for alias, model in config.models.items():
-        if model.provider not in config.providers:
-            raise ConfigError(
-                source.where(("models", alias, "provider")),
-                f"unknown provider {model.provider!r} (known: {', '.join(config.providers)})",
-                _did_you_mean(model.provider, config.providers),
-            )
-    for name in config.limits:
-        if name not in config.providers:
-            raise ConfigError(
-                source.where(("limits", name)),
-                f"limits are given by provider, and {name!r} is none (known: {', '.join(config.providers)})",
-                _did_you_mean(name, config.providers) or "limits of one model go into [models.ALIAS.limits]",
-            )
-    for job_type, handler in config.handlers.items():
-        if not _HANDLER.fullmatch(handler):
-            raise ConfigError(
-                source.where(("handlers", job_type)), f'expected "package.module:function", not {handler!r}'
-            )
-    if config.runners.min > config.runners.max:
-        raise ConfigError(
-            source.where(("runners", "min")),
-            f"{config.runners.min} is more than runners.max, which is {config.runners.max}",
-        )
-    if config.groups:
-        from callboard.actors.roster import runner_groups
-
-        try:
-            runner_groups(config)
-        except ValueError as error:
-            raise ConfigError(source.where(("groups",)), str(error)) from error
-    if config.default_model is not None:
-        check_model(config, config.default_model, source.where(("default_model",)))
-
-
-def check_model(config: CompanySettings, model: str, where: str) -> None:
-    """Raise ConfigError unless `model` is an alias or a `provider:model` of this configuration."""
-    try:
-        route(config, model)
-    except UnknownModelError as error:
-        names = [*config.models, *(f"{name}:" for name in config.providers)]
-        hint = _did_you_mean(model, names) or _did_you_mean(model.partition(":")[0] + ":", names)
-        raise ConfigError(where, str(error), hint or "write it as provider:model, or add [models.ALIAS]") from error
-
-
 def _refuse_secret(path: _Path, value: Any, source: _Source) -> None:
     if isinstance(value, str) and _SECRET.search(value):
         raise ConfigError(
@@ -401,14 +344,7 @@ def _leaves(data: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
 def _unknown_key(key: str, fields: Mapping[str, Any]) -> tuple[str, str]:
     if key.lower() in _KEY_NAMES and "key_env" in fields:
         return "keys are not kept in this file", "name the variable in key_env"
-    return "unknown key", _did_you_mean(key, fields) or f"known here: {', '.join(fields)}"
-
-
-def _did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
-    import difflib
-
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else None
+    return "unknown key", did_you_mean(key, fields) or f"known here: {', '.join(fields)}"
 
 
 # --- Types, in words ---------------------------------------------------------------------------------------------------------------------

@@ -8,12 +8,15 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from callboard.actors.kernel.ask import ask
 from callboard.actors.kernel.errors import KernelError
 from callboard.actors.kernel.messages import Down, explain
 from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.messages import DISPATCHER, ROOT, Describe, Drain, Hasten, WakeUp
 from callboard.actors.providers.actor import Engine
+from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.runner.handlers import HandlerRegistry, load_handlers
 from callboard.actors.settings import CompanySettings
 from callboard.actors.snapshot import CompanySnapshot
@@ -22,6 +25,7 @@ from callboard.config import AUTO, load_config
 from callboard.persistence.board import WorkerBoard
 
 if TYPE_CHECKING:
+    from callboard.actors.providers.own import OwnProvider
     from callboard.actors.runner.handlers import Handler
     from callboard.actors.runner.retry import RetryFunction
 
@@ -46,6 +50,8 @@ class Supervisor:
     claimed any more, the host runs on, and the jobs stay on the board. Use it as a context manager, or call `start` and `stop`. It is
     started once. Any thread.
 
+    `providers`: name → a provider of the host's own (`callboard.actors.providers.own.OwnProvider`), reached as `name:anything` or by an alias.
+
     `own_process` is for the standalone worker: it may keep libraries from importing what it does not need.
     """
 
@@ -55,10 +61,12 @@ class Supervisor:
         *,
         handlers: Mapping[str, "Handler"] | None = None,
         retry_policies: Mapping[str, "RetryFunction"] | None = None,
+        providers: Mapping[str, "OwnProvider"] | None = None,
         on_failure: Callable[[str], None] | None = None,
         own_process: bool = False,
     ) -> None:
-        self.config: CompanySettings = load_config() if config is None else config
+        self._own_providers = dict(providers or {})
+        self.config: CompanySettings = _with_own(load_config() if config is None else config, self._own_providers)
         self.owner = uuid.uuid4().hex
         self._given = dict(handlers or {})
         self._retry_policies = dict(retry_policies or {})
@@ -73,10 +81,15 @@ class Supervisor:
     def start(self) -> Self:
         """Open the database, start everybody, and return when the company is ready.
 
-        Raises DatabaseError, HandlerLoadError, and CompanyFailedError if it does not become ready.
+        Raises DatabaseError, HandlerLoadError, ProviderLoadError, and CompanyFailedError if it does not become ready.
         """
         if self._system is not None:
             raise CompanyFailedError("this Supervisor was started before; make a new one")
+        for name, settings in self.config.providers.items():
+            if settings.wire == "own" and name not in self._own_providers:
+                from callboard.actors.providers.own import load_own
+
+                self._own_providers[name] = load_own(settings)
         self._registry = HandlerRegistry({**load_handlers(self.config.handlers), **self._given}, self._retry_policies)
         self._board = WorkerBoard.open(self.config.database, owner=self.owner, synchronous=self.config.synchronous)
         self._system = ActorSystem(on_root_exit=self._on_root_exit)
@@ -146,6 +159,10 @@ class Supervisor:
 
     def _make_engine(self, provider: str) -> Engine:
         settings = self.config.providers[provider]
+        if settings.wire == "own":
+            from callboard.actors.providers.own import OwnEngine
+
+            return OwnEngine(settings, self._own_providers[provider])
         if settings.base_url == AUTO:
             from callboard.simulated_provider import SimulatedEngine
 
@@ -177,3 +194,14 @@ class Supervisor:
     def _at_exit(self) -> None:
         """The backstop for a host that forgot to stop: daemon threads would be cut off in the middle of a write."""
         self.stop(timeout=0.0)
+
+
+def _with_own(config: CompanySettings, own: Mapping[str, "OwnProvider"]) -> CompanySettings:
+    """The configuration with an entry for each provider that the host has given. Raises ValueError for one whose entry speaks a wire format."""
+    for name in own:
+        if name in config.providers and config.providers[name].wire != "own":
+            raise ValueError(
+                f"providers[{name!r}]: the configuration has a provider of this name that is not the host's own"
+            )
+    added = {name: ProviderSettings(name=name, wire="own") for name in own if name not in config.providers}
+    return msgspec.structs.replace(config, providers={**config.providers, **added}) if added else config

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from callboard.actors.providers.settings import ProviderLoadError
 from callboard.actors.providers.transport import import_httpx
 from callboard.actors.runner.handlers import HandlerLoadError
 from callboard.config import Config
@@ -52,7 +53,7 @@ def run_worker(
     supervisor = Supervisor(config, own_process=True, on_failure=lambda _: ending.wake())
     try:
         supervisor.start()
-    except (DatabaseError, HandlerLoadError, OSError) as error:
+    except (DatabaseError, HandlerLoadError, ProviderLoadError, OSError) as error:
         return _say(f"callboard: error: {error}", EXIT_CONFIG)
     except CompanyFailedError as error:
         return _say(f"callboard: error: {error}", EXIT_GAVE_UP)

@@ -171,7 +171,8 @@ def waits_on(c: Connection, row: JobRow, *, shown: int = 5) -> str:
     counts: dict[str, dict[str, int]] = {}
     for step, state, count in c.run(_EDGE_COUNTS, {"wanted": row.id}):
         counts.setdefault(step, {})[state] = count
-    parts = []
+    parts: list[str] = []
+    batched = 0
     for step, by_state in counts.items():
         still = by_state.get("open", 0)
         if not still:
@@ -179,10 +180,15 @@ def waits_on(c: Connection, row: JobRow, *, shown: int = 5) -> str:
         if step == TURN_STEP:
             parts.append("the turn before it")
             continue
+        if step.startswith("@"):
+            batched += still
+            continue
         total = sum(by_state.values())
         noun = "children" if step else "jobs"
         needed = f", {row.quorum} needed" if row.quorum is not None else ""
         parts.append(f"{still} of {total} {noun}{needed}, {by_state.get('met', 0)} done")
+    if batched:
+        parts.append(f"{batched} {'request' if batched == 1 else 'requests'} that others' go with")
     told = ", ".join(f"job {target}{f' ({name})' if name else ''} {state}" for _, target, name, state, _ in open_edges)
     more = sum(by_state.get("open", 0) for by_state in counts.values()) - len(open_edges)
     return f"{' and '.join(parts) or 'nothing'}{f': {told}' if told else ''}{f' and {more} more' if more > 0 else ''}"
@@ -255,7 +261,7 @@ def tree_of(c: Connection, root: int) -> list[int]:
         candidates = set()
         found = [(child, its_state) for _, child, its_state in c.run(_BELOW, ids)]
         for job_id, target, step, _, _, edge, its_state in c.run(_NEEDS_OF, ids):
-            if step != TURN_STEP and edge == "open" and its_state not in ended and state[job_id] not in ended:
+            if not step.startswith("@") and edge == "open" and its_state not in ended and state[job_id] not in ended:
                 candidates.add(target)
                 state[target] = its_state
         for child, its_state in found:

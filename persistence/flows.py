@@ -44,7 +44,7 @@ _OPEN_COUNT = Prepared("flows.OPEN_COUNT")
 _INPUTS = Prepared("flows.INPUTS")
 
 TURN_STEP = "@turn"
-"""The step of the edge between turns of a conversation (`schema` makes it by trigger). No quorum touches it."""
+"""The step of the edge between turns of a conversation (`schema` makes it by trigger). No quorum touches a step that begins with '@'."""
 EDGES_PER_PASS = 300
 """Edges settled in one transaction: a cascade through thousands of jobs must not hold the write lock for more than some 50 ms."""
 
@@ -82,7 +82,7 @@ def decide(quorum: int | None, groups: Iterable[Group]) -> Decision:
     """Pure. Of the steps that are still undecided, every edge must be met, or as many as the quorum says."""
     pending, satisfied, failed = 0, [], False
     for group in groups:
-        needed = group.edges if quorum is None or group.step == TURN_STEP else quorum
+        needed = group.edges if quorum is None or group.step.startswith("@") else quorum
         if group.met >= needed:
             if group.open:
                 satisfied.append(group.step)
@@ -251,6 +251,11 @@ def repair(c: Connection, *, after: int, now: int, actor: str, limit: int = 500)
     if wrong:
         recheck(c, wrong, now, actor)
     return Repaired(wrong, last if looked_at == limit else 0)
+
+
+def let_go(c: Connection, waiter: int, target: int, step: str, now: int, actor: str) -> None:
+    """This edge of a job that waits counts as done, though what it waits on goes on; the edge must be open."""
+    settle_dependents(c, _settle(c, [(waiter, target, step, "ignore", None, _COMPLETED)], now, actor), now, actor)
 
 
 def recheck(c: Connection, job_ids: Sequence[int], now: int, actor: str) -> None:

@@ -227,7 +227,7 @@ def calls_of(c: Connection, job_id: int) -> list[CallRecord]:
 def chunks_after(c: Connection, job_id: int, epoch: int, seq: int) -> list[Chunk]:
     """The next chunks (500 at most) of the newest epoch that has any, after that place."""
     return [
-        Chunk(epoch=e, seq=s, step=step, text=piece, at=at)
+        Chunk(epoch=e, seq=s, step=step, text=piece, at=at, restarted=not piece)
         for e, s, step, piece, at in c.run(_CHUNKS, {"job_id": job_id, "epoch": epoch, "seq": seq})
     ]
 
@@ -235,7 +235,7 @@ def chunks_after(c: Connection, job_id: int, epoch: int, seq: int) -> list[Chunk
 def all_chunks(c: Connection, job_id: int) -> list[Chunk]:
     """Every chunk of every epoch, oldest first."""
     return [
-        Chunk(epoch=e, seq=s, step=step, text=piece, at=at)
+        Chunk(epoch=e, seq=s, step=step, text=piece, at=at, restarted=not piece)
         for e, s, step, piece, at in c.run(_ALL_CHUNKS, {"wanted": job_id})
     ]
 

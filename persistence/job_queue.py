@@ -18,6 +18,7 @@ from .queue_control import QueueControl
 from .queue_conversations import QueueConversations
 from .queue_events import QueueEvents
 from .queue_flows import QueueFlows
+from .queue_money import QueueMoney
 from .queue_retention import QueueRetention
 from .queue_schedules import QueueSchedules
 from .queue_search import QueueSearch
@@ -46,7 +47,16 @@ _Numbers = list[int]
 _Rows = list[JobRow]  # `list` is a method below
 
 
-class JobQueue(QueueControl, QueueConversations, QueueEvents, QueueFlows, QueueSearch, QueueSchedules, QueueRetention):
+class JobQueue(
+    QueueControl,
+    QueueConversations,
+    QueueEvents,
+    QueueFlows,
+    QueueSearch,
+    QueueSchedules,
+    QueueRetention,
+    QueueMoney,
+):
     """A host's handle on a board. Any thread, any number of threads at once; not across a fork (open one in the child).
 
     `database`: a path, a URL (`sqlite:///path`), or an opened `Database`, which stays the caller's to close. It is opened at the first use, and

@@ -1,4 +1,4 @@
-"""The journal of what costs money: calls, memoised steps, and the holds of limits.
+"""The journal of what costs money: calls and memoised steps.
 
 A call's intent is committed before the request leaves, its outcome with what follows from it. What was spent is booked even for a lease that
 was lost, because the money is gone either way. A step of a job has at most one completion for ever: the first that arrives is kept, a
@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from . import batch_memo, budgets, handles
 from .engine import Connection
 from .json_text import clean, dumps, loads
-from .model import USAGE_COLUMNS, CallIntent, CallOutcome, Lease, LimitHold, Memo
+from .model import USAGE_COLUMNS, CallIntent, CallOutcome, Lease, Memo
 from .sql import Prepared
 
 STORE_RESULT = Prepared("ledger.STORE_RESULT")
@@ -26,10 +27,6 @@ _COMPLETIONS = Prepared("ledger.COMPLETIONS")
 _VALUES = Prepared("ledger.VALUES")
 _UNKNOWN = Prepared("ledger.UNKNOWN")
 _FIRST = Prepared("ledger.FIRST")
-_RECENT = Prepared("ledger.RECENT")
-_SET_HOLD = Prepared("ledger.SET_HOLD")
-_CLEAR_HOLD = Prepared("ledger.CLEAR_HOLD")
-_HOLDS = Prepared("ledger.HOLDS")
 
 """Keep a job's result or error, in place of what an earlier attempt left."""
 
@@ -53,6 +50,9 @@ def record_intent(c: Connection, lease: Lease, intent: CallIntent, now: int) -> 
             "limit_key": intent.limit_key,
             "reserved_tokens": intent.reserved_tokens,
             "reserved_cost": intent.reserved_cost,
+            "reserved_input": intent.reserved_input,
+            "reserved_output": intent.reserved_output,
+            "requests": intent.requests,
             "now": now,
         },
     )
@@ -76,12 +76,15 @@ def record_outcome(c: Connection, lease: Lease, call_id: int, outcome: CallOutco
             "first_token_ms": outcome.first_token_ms,
             **{name: usage.get(name) for name in USAGE_COLUMNS},
             "cost": outcome.cost,
+            "price_id": outcome.price_id,
             "finish": outcome.finish,
             "request_id": None if outcome.request_id is None else clean(outcome.request_id),
             "error_class": outcome.error_class,
             "error": None if outcome.error is None else dumps(outcome.error),
         },
     )
+    if rows:
+        budgets.settle(c, call_id)
     if rows and rows[0][0] == "completed":
         c.change(_COMPLETION, {"call_id": call_id, "completion": dumps(outcome.completion)})
     return lease_stands(c, lease)
@@ -112,31 +115,15 @@ def memo(c: Connection, job_ids: Iterable[int]) -> dict[int, Memo]:
     unknown: dict[int, set[str]] = {job_id: set() for job_id in wanted}
     for job_id, step in c.run(_UNKNOWN, ids):
         unknown[job_id].add(step)
+    kept = handles.kept(c, [job_id for job_id in wanted if unknown[job_id]]) if any(unknown.values()) else {}
+    batched = batch_memo.past(c, wanted)
     return {
         job_id: Memo(
             completions=completions[job_id],
             values=values[job_id],
             unknown=frozenset(unknown[job_id] - completions[job_id].keys()),
+            batched=batched.get(job_id, {}),
+            kept=kept.get(job_id, {}),
         )
         for job_id in wanted
     }
-
-
-def recent_usage(c: Connection, limit_key: str, since: int) -> list[tuple[int, int]]:
-    """The calls charged to a limit key since then, oldest first: (sent at, epoch ms; tokens used, or reserved where that is not known)."""
-    return [(sent_at, tokens) for sent_at, tokens in c.run(_RECENT, {"limit_key": limit_key, "since": since})]
-
-
-def set_hold(c: Connection, key: str, until: int, reason: str, now: int) -> None:
-    """Keep through restarts that a limit key admits nothing before `until`."""
-    c.change(_SET_HOLD, {"hold_key": key, "until": until, "reason": clean(reason), "now": now})
-
-
-def clear_hold(c: Connection, key: str) -> None:
-    """The key is no longer held."""
-    c.change(_CLEAR_HOLD, {"hold_key": key})
-
-
-def holds(c: Connection) -> list[LimitHold]:
-    """Every hold on record, also those that have passed."""
-    return [LimitHold(*row) for row in c.run(_HOLDS)]

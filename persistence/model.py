@@ -112,16 +112,37 @@ class ClaimedJob:
         return lane_name(self.queue, self.type, self.model, self.requires)
 
 
+class Batched(NamedTuple):
+    """What became of a step that was in batches and has no answer: in how many, whether it left one for its deadline, and why it was refused."""
+
+    rounds: int
+    late: bool
+    refused: dict[str, Any] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memo:
     """What earlier attempts of a job have already paid for or done, by step name. Completions are in their JSON form.
 
-    `unknown` names the steps that have a call whose outcome nobody knows.
+    `unknown` names the steps that have a call whose outcome nobody knows; `kept` has those of them that the provider goes on with.
     """
 
     completions: dict[str, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
+    batched: dict[str, Batched] = field(default_factory=dict)
+    kept: dict[str, "KeptCall"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCall:
+    """A call of an earlier attempt that the provider goes on with. `handle`, as the provider's adapter knows it, is what it is taken up by."""
+
+    call_id: int
+    fingerprint: str
+    provider: str
+    model: str
+    handle: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,19 +156,24 @@ class CallIntent:
     limit_key: str
     reserved_tokens: int
     reserved_cost: int | None
+    reserved_input: int = 0
+    reserved_output: int = 0
+    requests: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOutcome:
     """How a call ended: `state` is completed (with `completion`), failed (with `error`) or unknown (may have been billed).
 
-    `usage` holds the five disjoint buckets by column name, or None when the provider did not say. `cost` in nano-dollars, None if unknown.
+    `usage` holds the disjoint buckets by column name, or None when the provider did not say. `cost` in nano-dollars, None if unknown, by the price
+    with `price_id`.
     """
 
     state: str
     completion: dict[str, Any] | None = None
     usage: dict[str, int] | None = None
     cost: int | None = None
+    price_id: str | None = None
     finish: str | None = None
     request_id: str | None = None
     first_token_ms: int | None = None
@@ -159,7 +185,8 @@ class CallOutcome:
 class Chunk:
     """A piece of an answer as it was streamed. `epoch` rises when the job's attempt restarted: what came before it is void.
 
-    `restarted` is set by a stream on the first chunk of a newer epoch than the reader has seen: what it showed so far is void.
+    `restarted`: what a reader showed so far is void. A stream sets it on the first chunk of a newer epoch than the reader has seen; within an
+    attempt it comes with an empty chunk, when another model is asked for the step instead.
     """
 
     epoch: int
@@ -303,11 +330,16 @@ class QueueStatus(NamedTuple):
 
 
 class LimitHold(NamedTuple):
-    """A limit key that admits nothing before `until` (epoch milliseconds)."""
+    """A limit key, or all keys of a provider, that admit nothing before `until` (epoch milliseconds).
+
+    `kind`: rate, quota or auth, as the provider refused; breaker, after failures in a row. `at`: since when, epoch milliseconds.
+    """
 
     key: str
     until: int
     reason: str
+    kind: str = "rate"
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -283,18 +283,19 @@ limit_holds = Table(
     Column("kind", Text, nullable=False, server_default="rate"),
 )
 
-# What the calls of a key were charged, by the slot of time in which the charges lapse (epoch ms), whichever worker made them: one limit is
-# shared by all workers of a database, and survives them.
+# What the calls of a key were charged, by the slot of time in which the charges lapse (epoch ms), and by the worker that made them: one limit
+# is shared by all workers of a database, and survives them.
 limit_usage = Table(
     "llm_limit_usage",
     metadata,
     Column("key", Text, nullable=False),
     Column("slot", Integer, nullable=False),
+    Column("owner", Text, nullable=False),
     Column("requests", Integer, nullable=False),
     Column("input", Integer, nullable=False),
     Column("output", Integer, nullable=False),
     Column("total", Integer, nullable=False),
-    PrimaryKeyConstraint("key", "slot"),
+    PrimaryKeyConstraint("key", "slot", "owner"),
     sqlite_with_rowid=False,
 )
 
@@ -304,11 +305,12 @@ limit_days = Table(
     metadata,
     Column("key", Text, nullable=False),
     Column("day", Integer, nullable=False),
+    Column("owner", Text, nullable=False),
     Column("requests", Integer, nullable=False),
     Column("input", Integer, nullable=False),
     Column("output", Integer, nullable=False),
     Column("total", Integer, nullable=False),
-    PrimaryKeyConstraint("key", "day"),
+    PrimaryKeyConstraint("key", "day", "owner"),
     sqlite_with_rowid=False,
 )
 
@@ -340,12 +342,26 @@ budget_usage = Table(
     Column("reserved", Integer, nullable=False, server_default="0"),
     Column("tokens_spent", Integer, nullable=False, server_default="0"),
     Column("tokens_reserved", Integer, nullable=False, server_default="0"),
+    # How much it was when it was last asked, and when its period ends (epoch ms), for readers.
+    Column("cap", Integer),
+    Column("token_cap", Integer),
+    Column("until", Integer),
     Column("updated_at", Integer, nullable=False),
     PrimaryKeyConstraint("budget", "period"),
     sqlite_with_rowid=False,
 )
 
+# Budgets that a host has put on the board, beside those of the workers' configuration (`budgets.Budget` as JSON).
+budgets = Table(
+    "llm_budgets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("settings", Text, CheckConstraint("json_valid(settings)", name="settings_json"), nullable=False),
+    Column("at", Integer, nullable=False),
+)
+
 # What a call has reserved of a budget, until it is settled. A call whose outcome is unknown keeps its reservation: it may have been paid for.
+# Triggers carry what is reserved here into `llm_budget_usage`, and count what is deleted as spent.
 budget_reservations = Table(
     "llm_budget_reservations",
     metadata,
@@ -381,6 +397,7 @@ batches = Table(
     Column("provider", Text, nullable=False),
     # What may go together: provider, endpoint, model (where a batch holds one only), API version.
     Column("group_key", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
     Column(
         "state",
         Text,
@@ -427,6 +444,10 @@ batch_requests = Table(
         nullable=False,
         server_default="waiting",
     ),
+    # The model as its job named it, by which the worker finds price and route; the provider's own name is in the request.
+    Column("model", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("limit_key", Text, nullable=False),
     Column("request", Text, CheckConstraint("json_valid(request)", name="request_json"), nullable=False),
     Column("bytes", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
@@ -499,17 +520,19 @@ job_counts = Table(
     sqlite_with_rowid=False,
 )
 
-# What was used by the calls of jobs that are deleted: totals never shrink. `day` in days since the epoch, `tag` '' where there was none.
+# What was used by the calls of jobs that are deleted: totals never shrink. `day` in days since the epoch, the names '' where there was none.
 usage_deleted = Table(
     "llm_usage_deleted",
     metadata,
     Column("day", Integer, nullable=False),
     Column("tag", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
     Column("calls", Integer, nullable=False),
     *(Column(name, Integer, nullable=False) for name in USAGE_COLUMNS),
     Column("cost", Integer),
     Column("unpriced", Integer, nullable=False),
-    PrimaryKeyConstraint("tag", "day"),
+    PrimaryKeyConstraint("tag", "day", "provider", "model"),
     sqlite_with_rowid=False,
 )
 

@@ -1,6 +1,258 @@
 """SQL as it is run: made from `persistence.statements` and `persistence.schema` by `make sql`, never by hand."""
 
 STATEMENTS: dict[str, str] = {
+    "batches.ADOPT": """
+UPDATE llm_jobs SET state = 'waiting_children', pending = pending + 1, start_by = NULL, held_by = NULL, held_until = NULL, reason = :reason,
+        updated_at = :now, changed_by = :actor
+    WHERE id = :job_id AND state = 'waiting' AND attempt = 0
+""",
+    "batches.ALIKE": """
+SELECT job.id, job.model, body.data, body.options, job.priority FROM (
+        SELECT DISTINCT member.lane AS lane FROM llm_batch_requests AS request CROSS JOIN llm_jobs AS member ON member.id = request.job_id
+        WHERE request.batch_id = :batch
+    ) AS alike
+    CROSS JOIN llm_jobs AS job ON job.lane = alike.lane AND job.state = 'waiting'
+    CROSS JOIN llm_job_data AS body ON body.job_id = job.id
+    WHERE job.type = :type AND job.attempt = 0 AND job.losses = 0 AND job.group_limit IS NULL AND job.conversation_id IS NULL
+        AND (job.held_until IS NULL OR job.held_until <= :now) AND (job.start_by IS NULL OR job.start_by > :now)
+        AND NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = job.queue AND paused_at IS NOT NULL)
+    ORDER BY job.rank DESC, job.id LIMIT :limit + 0
+""",
+    "batches.BATCH": """
+SELECT id, job_id, kind, provider, group_key, endpoint, state, requests, bytes, tokens, tag, sha256, file_id, batch_id, results, offset, polls,
+           created_at, creating_at, submitted_at, error
+    FROM llm_batches WHERE job_id = :driver ORDER BY id DESC LIMIT 1
+""",
+    "batches.CALL": """
+SELECT job_id, epoch, state FROM llm_calls WHERE id = :call_id
+""",
+    "batches.COMPANY": """
+SELECT coalesce(sum(jobs), 0) FROM llm_job_counts WHERE type = :type AND (state = 'waiting' OR state = 'active')
+""",
+    "batches.CREATE": """
+INSERT INTO llm_batches (job_id, kind, provider, group_key, endpoint, state, tag, created_at, updated_at)
+    VALUES (:driver, :kind, :provider, :group_key, :endpoint, :state, :tag, :now, :now) RETURNING id
+""",
+    "batches.DROP_GONE": """
+UPDATE llm_batch_requests SET state = 'left' WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND NOT EXISTS (
+        SELECT 1 FROM llm_job_edges AS edge WHERE edge.job_id = llm_batch_requests.job_id AND edge.depends_on = :driver
+        AND edge.step = '@batch:' || llm_batch_requests.id AND edge.state = 'open')
+""",
+    "batches.EDGE_OPEN": """
+SELECT 1 FROM llm_job_edges WHERE job_id = :job_id AND depends_on = :driver AND step = :step AND state = 'open'
+""",
+    "batches.END_REQUEST": """
+UPDATE llm_batch_requests SET state = :state, error = :error WHERE id = :request
+""",
+    "batches.FINGERPRINT": """
+SELECT fingerprint FROM llm_batch_requests WHERE id = :request
+""",
+    "batches.FORGET_ANSWER": """
+DELETE FROM llm_call_completions WHERE call_id = :call_id
+""",
+    "batches.GROUP_CALL": """
+SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(output_visible, 0), cost
+    FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed' AND origin IS NOT 'group'
+""",
+    "batches.GROW": """
+UPDATE llm_batches SET requests = requests + :requests, bytes = bytes + :bytes, tokens = tokens + :tokens, updated_at = :now WHERE id = :batch
+""",
+    "batches.HASTEN": """
+UPDATE llm_jobs SET priority = max(priority, min(1000000000, :priority + 1)), run_at = CASE WHEN state = 'delayed' THEN min(run_at, :run_at) END
+    WHERE id = :driver AND (state = 'delayed' OR state = 'waiting')
+""",
+    "batches.INTENDED": """
+UPDATE llm_batch_requests SET call_id = :call_id WHERE id = :request
+""",
+    "batches.INTENT": """
+INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at,
+        requests, origin)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :provider_model, 'batch:' || :limit_key, 'open', :tokens, :reserved_cost, :now,
+        0, 'batch'
+    FROM llm_jobs WHERE id = :job_id RETURNING id
+""",
+    "batches.KNOWN": """
+SELECT batch_id FROM llm_batches WHERE provider = :provider AND batch_id IS NOT NULL AND created_at >= :since
+""",
+    "batches.LATE": """
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+    WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND deadline <= :until ORDER BY id LIMIT :limit + 0
+""",
+    "batches.LATENCIES": """
+SELECT finished_at - sent_at FROM (
+        SELECT finished_at, sent_at FROM llm_calls WHERE provider = :provider AND state = 'completed' AND origin IS NULL ORDER BY id DESC LIMIT 200
+    ) ORDER BY 1
+""",
+    "batches.LIST": """
+SELECT batch.id, batch.job_id, batch.kind, batch.provider, batch.endpoint, batch.state, job.state, batch.requests, batch.batch_id, batch.created_at,
+        batch.submitted_at, batch.ended_at, batch.updated_at, batch.polls, job.run_at, job.held_until, job.reason, batch.error,
+        (SELECT json_group_object(state, n) FROM (
+            SELECT state, count(*) AS n FROM llm_batch_requests WHERE llm_batch_requests.batch_id = batch.id GROUP BY state))
+    FROM llm_batches AS batch JOIN llm_jobs AS job ON job.id = batch.job_id
+    WHERE (:every OR (batch.state <> 'applied' AND batch.state <> 'failed')) ORDER BY batch.id DESC LIMIT :limit + 0
+""",
+    "batches.LIVE": """
+SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
+""",
+    "batches.MEMBER": """
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
+""",
+    "batches.MEMBERS": """
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+    WHERE batch_id = :batch AND state = :state AND id > :after ORDER BY id LIMIT :limit + 0
+""",
+    "batches.MOVE": """
+UPDATE llm_batches SET state = :state, sha256 = coalesce(:sha256, sha256), file_id = coalesce(:file_id, file_id),
+        batch_id = coalesce(:batch_id, batch_id), results = coalesce(:results, results), offset = coalesce(:offset, offset),
+        polls = coalesce(:polls, polls), error = coalesce(:error, error), updated_at = :now,
+        sealed_at = CASE WHEN :state = 'sealed' AND sealed_at IS NULL THEN :now ELSE sealed_at END,
+        creating_at = CASE WHEN :state = 'creating' AND state <> 'creating' THEN :now ELSE creating_at END,
+        submitted_at = CASE WHEN :state = 'submitted' AND submitted_at IS NULL THEN :now ELSE submitted_at END,
+        ended_at = CASE WHEN :state = 'ended' AND ended_at IS NULL THEN :now ELSE ended_at END
+    WHERE id = :batch
+""",
+    "batches.MOVE_EDGE": """
+UPDATE llm_job_edges SET depends_on = :driver WHERE job_id = :job_id AND depends_on = :old AND step = :step AND state = 'open'
+""",
+    "batches.MOVE_REQUEST": """
+UPDATE llm_batch_requests SET batch_id = :target, state = 'waiting', call_id = NULL WHERE id = :request
+""",
+    "batches.NEXT_DEADLINE": """
+SELECT min(deadline) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
+""",
+    "batches.OF_JOB": """
+SELECT request.step, request.state, batch.id, batch.job_id, batch.kind, batch.provider, batch.state, batch.batch_id, batch.requests, request.error
+    FROM llm_batch_requests AS request JOIN llm_batches AS batch ON batch.id = request.batch_id WHERE request.job_id = :job_id ORDER BY request.id
+""",
+    "batches.OPEN": """
+SELECT id, job_id, requests, bytes, tokens FROM llm_batches WHERE group_key = :group_key AND state = 'open' ORDER BY id DESC LIMIT 1
+""",
+    "batches.PARK": """
+UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL, alone = 0,
+        start_by = NULL, pending = :requests, reason = :reason, updated_at = :now, changed_by = :actor
+    WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+""",
+    "batches.PART": """
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
+""",
+    "batches.PAST": """
+SELECT request.job_id, request.step, count(*), max(request.state = 'left' AND request.error IS NOT NULL),
+        max(CASE WHEN request.state = 'failed' AND NOT EXISTS (
+            SELECT 1 FROM llm_job_transitions AS log WHERE log.job_id = request.job_id AND log.at >= request.at
+            AND (log.from_state = 'failed' OR log.from_state = 'cancelled')
+        ) THEN request.error END)
+    FROM json_each(:ids) AS wanted CROSS JOIN llm_batch_requests AS request ON request.job_id = wanted.value
+    WHERE request.state <> 'done' GROUP BY request.job_id, request.step
+""",
+    "batches.PRIORITY": """
+SELECT priority FROM llm_jobs WHERE id = :job_id
+""",
+    "batches.RECOUNT": """
+UPDATE llm_batches SET (requests, bytes, tokens) = (
+        SELECT count(*), coalesce(sum(bytes), 0), coalesce(sum(tokens), 0) FROM llm_batch_requests
+        WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
+    ) WHERE id = :batch
+""",
+    "batches.REQUEST": """
+INSERT INTO llm_batch_requests (batch_id, job_id, step, model, fingerprint, limit_key, request, bytes, tokens, reserved_cost, deadline, at)
+    VALUES (:batch, :job_id, :step, :model, :fingerprint, :limit_key, :request, :bytes, :tokens, :reserved_cost, :deadline, :now) RETURNING id
+""",
+    "batches.SENT": """
+UPDATE llm_batch_requests SET state = 'sent' WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NOT NULL
+""",
+    "batches.SHARE": """
+INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, sent_at, finished_at,
+        requests, origin, input_uncached, cost, price_id)
+    SELECT :job_id, member.lease_epoch, member.attempt, :step, :fingerprint, one.provider, one.model, 'group:' || one.limit_key, 'completed', 0, one.sent_at, :now,
+        0, 'group', :tokens, :cost, one.price_id
+    FROM llm_calls AS one CROSS JOIN llm_jobs AS member ON member.id = :job_id
+    WHERE one.id = :call_id AND NOT EXISTS (
+        SELECT 1 FROM llm_calls AS first WHERE first.job_id = :job_id AND first.step = :step AND first.state = 'completed')
+    RETURNING id
+""",
+    "batches.SHARED_OUT": """
+UPDATE llm_calls SET input_uncached = 0, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group' WHERE id = :call_id
+""",
+    "batches.SUPERSEDE": """
+UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')
+""",
+    "batches.UNANSWERED": """
+SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+    WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent' OR (state = 'left' AND call_id IS NOT NULL AND EXISTS (
+        SELECT 1 FROM llm_calls WHERE llm_calls.id = call_id AND llm_calls.state = 'open')))
+    ORDER BY id LIMIT :limit + 0
+""",
+    "batches.UNINTENDED": """
+SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, json_extract(request, '$.model') FROM llm_batch_requests
+    WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NULL ORDER BY id LIMIT :limit + 0
+""",
+    "batches.UNSUSPECT": """
+UPDATE llm_jobs SET losses = 0 WHERE id = :driver AND losses > 0
+""",
+    "budgets.BEGIN_AT": """
+INSERT INTO llm_budget_usage (budget, period, spent, tokens_spent, updated_at) VALUES (:key, '', :spent, :tokens, :now)
+    ON CONFLICT DO NOTHING
+""",
+    "budgets.DESCRIBE": """
+INSERT INTO llm_budget_usage (budget, period, cap, token_cap, until, updated_at) VALUES (:key, :in_period, :cap, :token_cap, :until, :now)
+    ON CONFLICT DO UPDATE SET cap = excluded.cap, token_cap = excluded.token_cap, until = excluded.until, updated_at = excluded.updated_at
+""",
+    "budgets.DROP": """
+DELETE FROM llm_budgets WHERE llm_budgets.name = :budget_name
+""",
+    "budgets.FORGET": """
+DELETE FROM llm_budget_usage WHERE llm_budget_usage.until IS NOT NULL AND llm_budget_usage.until < :before AND llm_budget_usage.reserved = 0
+""",
+    "budgets.FREE": """
+UPDATE llm_jobs SET held_by = NULL, held_until = NULL, updated_at = :now
+    WHERE state = 'waiting' AND held_until IS NOT NULL AND held_by GLOB :held
+""",
+    "budgets.IN_FLIGHT": """
+SELECT coalesce(sum(amount), 0), coalesce(sum(tokens), 0) FROM llm_budget_reservations
+    JOIN llm_calls ON llm_calls.id = call_id AND llm_calls.state = 'open'
+    WHERE budget = :key AND period = :in_period
+""",
+    "budgets.JOB": """
+WITH RECURSIVE up(id, parent_id, depth) AS (
+        SELECT id, parent_id, 0 FROM llm_jobs WHERE id = :job_id
+        UNION ALL SELECT above.id, above.parent_id, depth + 1 FROM up CROSS JOIN llm_jobs AS above ON above.id = up.parent_id
+    )
+    SELECT up.id, job.tag, coalesce(job.root_id, up.id), json_extract(body.options, '$.budget')
+    FROM up CROSS JOIN llm_jobs AS job ON job.id = up.id LEFT JOIN llm_job_data AS body ON body.job_id = up.id AND body.options <> '{}'
+    WHERE depth = 0 OR json_extract(body.options, '$.budget') IS NOT NULL ORDER BY depth
+""",
+    "budgets.JOB_BUDGET": """
+UPDATE llm_job_data SET options = json_set(options, '$.budget', :dollars) WHERE job_id = :wanted
+""",
+    "budgets.ON_BOARD": """
+SELECT llm_budgets.name, llm_budgets.settings
+FROM llm_budgets ORDER BY llm_budgets.name
+""",
+    "budgets.PUT": """
+INSERT INTO llm_budgets (name, settings, at) VALUES (:budget_name, :stored, :now) ON CONFLICT (name) DO UPDATE SET settings = excluded.settings, at = excluded.at
+""",
+    "budgets.RESERVE": """
+INSERT INTO llm_budget_reservations (call_id, budget, period, amount, tokens) VALUES (:call_id, :key, :in_period, :amount, :tokens)
+    ON CONFLICT DO NOTHING
+""",
+    "budgets.SETTLE": """
+UPDATE llm_budget_reservations SET
+        amount = (SELECT CASE WHEN state = 'failed' AND cost IS NULL AND json_extract(error, '$.billed') IS NOT 'yes' THEN 0 ELSE coalesce(cost, amount) END FROM llm_calls WHERE id = call_id),
+        tokens = (SELECT CASE WHEN state = 'failed' AND cost IS NULL AND json_extract(error, '$.billed') IS NOT 'yes' THEN 0 WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h) IS NOT NULL THEN coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0) ELSE tokens END FROM llm_calls WHERE id = call_id)
+    WHERE call_id = :call_id AND EXISTS (SELECT 1 FROM llm_calls WHERE id = :call_id AND state NOT IN ('open', 'unknown'))
+""",
+    "budgets.SETTLED": """
+DELETE FROM llm_budget_reservations WHERE call_id = :call_id
+""",
+    "budgets.STANDING": """
+SELECT llm_budget_usage.spent, llm_budget_usage.reserved, llm_budget_usage.tokens_spent, llm_budget_usage.tokens_reserved
+FROM llm_budget_usage
+WHERE llm_budget_usage.budget = :key AND llm_budget_usage.period = :in_period
+""",
+    "budgets.USAGE": """
+SELECT llm_budget_usage.budget, llm_budget_usage.period, llm_budget_usage.cap, llm_budget_usage.token_cap, llm_budget_usage.spent, llm_budget_usage.reserved, llm_budget_usage.tokens_spent, llm_budget_usage.tokens_reserved, llm_budget_usage.until, llm_budget_usage.updated_at
+FROM llm_budget_usage ORDER BY llm_budget_usage.budget, llm_budget_usage.period DESC
+""",
     "claims.AGE": """
 WITH RECURSIVE levels(boost) AS (
         SELECT (SELECT boost FROM llm_jobs WHERE state = 'waiting' AND boost < :most ORDER BY boost DESC LIMIT 1)
@@ -227,8 +479,8 @@ UPDATE llm_conversations SET head_id=:new_head WHERE llm_conversations.id = :wan
 UPDATE llm_conversations SET settings=:settings WHERE llm_conversations.id = :wanted
 """,
     "conversations.SUMMARISE": """
-INSERT INTO llm_jobs (type, key, queue, model, priority, tag, parent_id, changed_by, created_at, updated_at)
-    SELECT 'chat', :summary_key, queue, model, priority, tag, id, :actor, :now, :now FROM llm_jobs WHERE id = :job_id
+INSERT INTO llm_jobs (type, key, queue, model, priority, tag, parent_id, root_id, changed_by, created_at, updated_at)
+    SELECT 'chat', :summary_key, queue, model, priority, tag, id, coalesce(root_id, id), :actor, :now, :now FROM llm_jobs WHERE id = :job_id
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
     RETURNING id
 """,
@@ -239,6 +491,113 @@ INSERT INTO llm_job_data (job_id, description, data) VALUES (:job_id, :descripti
 SELECT job.id, c.id, c.name, c.settings FROM json_each(:ids) AS claimed
     CROSS JOIN llm_jobs AS job ON job.id = claimed.value
     CROSS JOIN llm_conversations AS c ON c.id = job.conversation_id
+""",
+    "costs.BY_ALL": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT 'all' AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT 'all', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_DAY": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT strftime('%Y-%m-%d', c.sent_at / 1000, 'unixepoch') AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT strftime('%Y-%m-%d', day * 86400, 'unixepoch'), sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_JOB": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT CAST(c.job_id AS TEXT) AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_MODEL": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT c.provider || ':' || c.model AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider || ':' || model END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_PROVIDER": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT c.provider AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_QUEUE": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT j.queue AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_TAG": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT coalesce(j.tag, '') AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT tag, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_TREE": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT CAST(coalesce(j.root_id, j.id) AS TEXT) AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.BY_TYPE": """
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+        SELECT j.type AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
+    sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+        WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
+        UNION ALL
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
+    ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
+""",
+    "costs.OF_TREE": """
+WITH RECURSIVE tree(id) AS (
+        SELECT :wanted UNION ALL SELECT child.id FROM tree CROSS JOIN llm_jobs AS child ON child.parent_id = tree.id
+    )
+    SELECT count(DISTINCT tree.id), count(c.id), sum(c.cost), sum(c.cost IS NULL AND c.state IN ('completed', 'superseded')),
+        sum(CASE WHEN c.state = 'open' THEN c.reserved_cost END), sum(CASE WHEN c.state = 'unknown' THEN c.reserved_cost END)
+    FROM tree LEFT JOIN llm_calls AS c ON c.job_id = tree.id
 """,
     "events.ENDED": """
 SELECT wanted.value
@@ -287,7 +646,9 @@ INSERT INTO llm_job_edges (job_id, depends_on, step, name, place, policy) VALUES
 SELECT step, state, count(*) FROM llm_job_edges WHERE job_id = :wanted GROUP BY step, state
 """,
     "flows.ENROL": """
-UPDATE llm_jobs SET parent_id=:parent, pending=(llm_jobs.pending + :open), quorum=:needed, changed_by=:actor WHERE llm_jobs.id = :new_id
+UPDATE llm_jobs SET parent_id=:parent, pending=(llm_jobs.pending + :open), quorum=:needed, changed_by=:actor, root_id=(SELECT coalesce(above.root_id, above.id) AS coalesce_1
+FROM llm_jobs AS above
+WHERE above.id = :parent) WHERE llm_jobs.id = :new_id
 """,
     "flows.FAILED_NEEDS": """
 SELECT edge.depends_on, edge.name, target.state FROM llm_job_edges AS edge JOIN llm_jobs AS target ON target.id = edge.depends_on
@@ -399,6 +760,22 @@ SELECT edge.step, edge.depends_on, edge.name, target.state, target.type FROM llm
 """,
     "flows.WAIT_AGAIN": """
 UPDATE llm_jobs SET pending=:open, state='waiting_children', updated_at=:now, changed_by=:actor, reason='what it waits on is live again' WHERE llm_jobs.id = :waiter AND llm_jobs.state IN ('waiting', 'waiting_children')
+""",
+    "handles.KEEP": """
+UPDATE llm_calls SET handle=:kept WHERE llm_calls.id = :call_id
+""",
+    "handles.KEPT": """
+SELECT llm_calls.job_id, llm_calls.step, llm_calls.id, llm_calls.fingerprint, llm_calls.provider, llm_calls.model, llm_calls.handle
+FROM llm_calls
+WHERE llm_calls.job_id IN (SELECT anon_1.value
+FROM json_each(:ids) AS anon_1) AND llm_calls.state = 'unknown' AND llm_calls.handle IS NOT NULL AND (llm_calls.error IS NULL AND llm_calls.error_class IS NULL OR json_extract(llm_calls.error, '$.resumable')) ORDER BY llm_calls.id
+""",
+    "handles.TAKE_UP": """
+UPDATE llm_calls SET state = 'open', epoch = :epoch, origin = 'resumed', finished_at = NULL, error_class = NULL, error = NULL,
+        attempt = (SELECT attempt FROM llm_jobs WHERE id = :job_id)
+    WHERE id = :call_id AND job_id = :job_id AND state = 'unknown' AND handle IS NOT NULL
+        AND EXISTS (SELECT 1 FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active')
+    RETURNING id
 """,
     "host_store.ADD": """
 INSERT INTO llm_jobs ("key", type, queue, model, requires, group_key, group_limit, tag, unique_key, conversation_id, state, priority, run_at, start_by, max_attempts, created_at, updated_at, changed_by) VALUES (:key, :type, :queue, :model, :requires, :group_key, :group_limit, :tag, :unique_key, (SELECT llm_conversations.id
@@ -572,12 +949,10 @@ UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.failures + 1 >= coalesce(:most, ll
     "job_store.STANDING": """
 SELECT alone, EXISTS (
         SELECT 1 FROM llm_calls JOIN llm_job_data ON llm_job_data.job_id = llm_calls.job_id
-        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND json_extract(options, '$.on_unknown') = 'park'
+        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND origin IS NOT 'batch' AND handle IS NULL
+            AND json_extract(options, '$.on_unknown') = 'park'
     )
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
-""",
-    "ledger.CLEAR_HOLD": """
-DELETE FROM llm_limit_holds WHERE llm_limit_holds."key" = :hold_key
 """,
     "ledger.COMPLETION": """
 INSERT INTO llm_call_completions (call_id, completion) VALUES (:call_id, :completion)
@@ -594,13 +969,11 @@ SELECT completion FROM llm_calls AS late
     JOIN llm_call_completions ON call_id = first.id
     WHERE late.id = :call_id AND late.state = 'superseded'
 """,
-    "ledger.HOLDS": """
-SELECT llm_limit_holds."key", llm_limit_holds.until, llm_limit_holds.reason
-FROM llm_limit_holds
-""",
     "ledger.INTENT": """
-INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at)
-    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now
+INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at,
+        reserved_input, reserved_output, requests)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now,
+        :reserved_input, :reserved_output, :requests
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
     RETURNING id
 """,
@@ -610,17 +983,11 @@ UPDATE llm_calls SET
             SELECT 1 FROM llm_calls AS first WHERE first.job_id = llm_calls.job_id AND first.step = llm_calls.step AND first.state = 'completed'
         ) THEN 'superseded' ELSE :state END,
         finished_at = :now, first_token_ms = :first_token_ms, input_uncached = :input_uncached, cache_read = :cache_read,
-        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cost = :cost, finish = :finish,
+        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cache_write_1h = :cache_write_1h,
+        cost = :cost, price_id = :price_id, finish = :finish,
         request_id = :request_id, error_class = :error_class, error = :error
     WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
     RETURNING state
-""",
-    "ledger.RECENT": """
-SELECT sent_at, CASE WHEN coalesce(input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h) IS NULL THEN reserved_tokens ELSE coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0) END
-    FROM llm_calls WHERE limit_key = :limit_key AND sent_at >= :since ORDER BY sent_at
-""",
-    "ledger.SET_HOLD": """
-INSERT INTO llm_limit_holds ("key", until, reason, at) VALUES (:hold_key, :until, :reason, :now) ON CONFLICT ("key") DO UPDATE SET until = excluded.until, reason = excluded.reason, at = excluded.at
 """,
     "ledger.STANDS": """
 SELECT 1
@@ -646,6 +1013,121 @@ SELECT llm_steps.job_id, llm_steps.name, llm_steps.value
 FROM llm_steps
 WHERE llm_steps.job_id IN (SELECT anon_1.value
 FROM json_each(:ids) AS anon_1)
+""",
+    "limits.ALL_SLOTS": """
+SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now GROUP BY slot ORDER BY slot
+""",
+    "limits.CHARGE": """
+INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
+    VALUES (:key, :slot, :owner, :requests, :input, :output, :total)
+    ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, input = input + excluded.input, output = output + excluded.output,
+        total = total + excluded.total
+""",
+    "limits.CHARGE_DAY": """
+INSERT INTO llm_limit_days ("key", day, owner, requests, input, output, total)
+    VALUES (:key, :day, :owner, :requests, :input, :output, :total)
+    ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, input = input + excluded.input, output = output + excluded.output,
+        total = total + excluded.total
+""",
+    "limits.CLEAR_HOLD": """
+DELETE FROM llm_limit_holds WHERE "key" = :key
+""",
+    "limits.CORRECT_DAY": """
+UPDATE llm_limit_days SET requests = max(0, requests + :requests), input = max(0, input + :input),
+        output = max(0, output + :output), total = max(0, total + :total)
+    WHERE "key" = :key AND day = :day AND owner = :owner
+""",
+    "limits.DAY": """
+SELECT sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_days WHERE "key" = :key AND day = :day
+""",
+    "limits.DAYS_SINCE": """
+SELECT "key", day, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_days WHERE day > :since GROUP BY "key", day ORDER BY "key", day
+""",
+    "limits.DAY_BY_OWNER": """
+SELECT owner = :owner, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_days WHERE "key" = :key AND day = :day GROUP BY 1
+""",
+    "limits.DESCRIBE": """
+INSERT INTO llm_limit_keys ("key", first_used_at, at, description) VALUES (:key, :now, :now, :description)
+    ON CONFLICT DO UPDATE SET description = excluded.description, at = excluded.at
+""",
+    "limits.DESCRIPTION": """
+SELECT description FROM llm_limit_keys WHERE "key" = :key
+""",
+    "limits.FACTORS": """
+SELECT "key", factor, factor_at FROM llm_limit_keys WHERE factor < 1
+""",
+    "limits.FREE_JOBS": """
+UPDATE llm_jobs SET held_by = NULL, held_until = NULL, updated_at = :now
+    WHERE state = 'waiting' AND held_until IS NOT NULL AND held_until > :now
+        AND (held_by = :key OR substr(held_by, 1, length(:key) + 1) = :key || '/')
+""",
+    "limits.GATHER": """
+INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
+    SELECT "key", :horizon, owner, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage
+    WHERE "key" = :key AND slot > :horizon GROUP BY owner
+    ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, input = input + excluded.input, output = output + excluded.output,
+        total = total + excluded.total
+""",
+    "limits.GATHERED": """
+DELETE FROM llm_limit_usage WHERE "key" = :key AND slot > :horizon
+""",
+    "limits.HELD_JOBS": """
+SELECT held_by, count(*), min(held_until), max(held_until) FROM llm_jobs
+    WHERE state = 'waiting' AND held_until IS NOT NULL AND held_until > :now GROUP BY held_by
+""",
+    "limits.HOLDS": """
+SELECT "key", until, reason, kind, at FROM llm_limit_holds ORDER BY "key"
+""",
+    "limits.KEY": """
+SELECT factor, factor_at, first_used_at FROM llm_limit_keys WHERE "key" = :key
+""",
+    "limits.KEYS": """
+SELECT "key", factor, factor_at, first_used_at, description, at FROM llm_limit_keys ORDER BY "key"
+""",
+    "limits.OPEN": """
+SELECT sum(lease_owner IS :owner), sum(lease_owner IS NOT :owner) FROM llm_calls CROSS JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id
+    WHERE llm_calls.limit_key = :key AND llm_calls.state = 'open'
+""",
+    "limits.OPEN_BY_KEY": """
+SELECT limit_key, count(*) FROM llm_calls WHERE state = 'open' GROUP BY limit_key
+""",
+    "limits.OTHERS_SLOTS": """
+SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND owner <> :owner GROUP BY slot ORDER BY slot
+""",
+    "limits.PRUNE": """
+DELETE FROM llm_limit_usage WHERE "key" = :key AND slot <= :now
+""",
+    "limits.PRUNE_DAYS": """
+DELETE FROM llm_limit_days WHERE "key" = :key AND day < :before
+""",
+    "limits.SET_FACTOR": """
+INSERT INTO llm_limit_keys ("key", first_used_at, at, factor, factor_at) VALUES (:key, :now, :now, :factor, :factor_at)
+    ON CONFLICT DO UPDATE SET factor = excluded.factor, factor_at = excluded.factor_at
+""",
+    "limits.SET_HOLD": """
+INSERT INTO llm_limit_holds ("key", until, reason, at, kind) VALUES (:key, :until, :reason, :now, :kind)
+    ON CONFLICT DO UPDATE SET until = excluded.until, reason = excluded.reason, at = excluded.at, kind = excluded.kind
+    WHERE excluded.until >= llm_limit_holds.until
+""",
+    "limits.SLOTS": """
+SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND owner = :owner GROUP BY slot ORDER BY slot
+""",
+    "limits.STANDING": """
+SELECT sum(requests), sum(input), sum(output), sum(total), max(slot),
+        (SELECT min(slot) FROM llm_limit_usage WHERE "key" = :key),
+        (SELECT count(*) FROM llm_calls WHERE limit_key = :key AND state = 'open'),
+        (SELECT factor FROM llm_limit_keys WHERE "key" = :key),
+        (SELECT factor_at FROM llm_limit_keys WHERE "key" = :key),
+        (SELECT max(until) FROM llm_limit_holds WHERE ("key" = :key OR "key" = :account) AND until > :now)
+    FROM llm_limit_usage WHERE "key" = :key AND slot > :now
+""",
+    "limits.TAKE_OFF": """
+UPDATE llm_limit_usage SET requests = max(0, requests - :requests), input = max(0, input - :input),
+        output = max(0, output - :output), total = max(0, total - :total)
+    WHERE "key" = :key AND slot = :slot AND owner = :owner
+""",
+    "limits.USE_KEY": """
+INSERT INTO llm_limit_keys ("key", first_used_at, at) VALUES (:key, :now, :now) ON CONFLICT DO NOTHING
 """,
     "queues.AHEAD": """
 SELECT count(*) FROM (
@@ -765,10 +1247,21 @@ CREATE TABLE llm_budget_usage (
 	reserved INTEGER DEFAULT '0' NOT NULL,
 	tokens_spent INTEGER DEFAULT '0' NOT NULL,
 	tokens_reserved INTEGER DEFAULT '0' NOT NULL,
+	cap INTEGER,
+	token_cap INTEGER,
+	until INTEGER,
 	updated_at INTEGER NOT NULL,
 	PRIMARY KEY (budget, period)
 )
  WITHOUT ROWID
+""",
+    """
+CREATE TABLE llm_budgets (
+	name TEXT NOT NULL,
+	settings TEXT NOT NULL CONSTRAINT settings_json CHECK (json_valid(settings)),
+	at INTEGER NOT NULL,
+	PRIMARY KEY (name)
+)
 """,
     """
 CREATE TABLE llm_cache (
@@ -805,11 +1298,12 @@ CREATE TABLE llm_job_counts (
 CREATE TABLE llm_limit_days (
 	"key" TEXT NOT NULL,
 	day INTEGER NOT NULL,
+	owner TEXT NOT NULL,
 	requests INTEGER NOT NULL,
 	input INTEGER NOT NULL,
 	output INTEGER NOT NULL,
 	total INTEGER NOT NULL,
-	PRIMARY KEY ("key", day)
+	PRIMARY KEY ("key", day, owner)
 )
  WITHOUT ROWID
 """,
@@ -838,11 +1332,12 @@ CREATE TABLE llm_limit_keys (
 CREATE TABLE llm_limit_usage (
 	"key" TEXT NOT NULL,
 	slot INTEGER NOT NULL,
+	owner TEXT NOT NULL,
 	requests INTEGER NOT NULL,
 	input INTEGER NOT NULL,
 	output INTEGER NOT NULL,
 	total INTEGER NOT NULL,
-	PRIMARY KEY ("key", slot)
+	PRIMARY KEY ("key", slot, owner)
 )
  WITHOUT ROWID
 """,
@@ -874,6 +1369,8 @@ CREATE TABLE llm_schedules (
 CREATE TABLE llm_usage_deleted (
 	day INTEGER NOT NULL,
 	tag TEXT NOT NULL,
+	provider TEXT NOT NULL,
+	model TEXT NOT NULL,
 	calls INTEGER NOT NULL,
 	input_uncached INTEGER NOT NULL,
 	cache_read INTEGER NOT NULL,
@@ -883,7 +1380,7 @@ CREATE TABLE llm_usage_deleted (
 	cache_write_1h INTEGER NOT NULL,
 	cost INTEGER,
 	unpriced INTEGER NOT NULL,
-	PRIMARY KEY (tag, day)
+	PRIMARY KEY (tag, day, provider, model)
 )
  WITHOUT ROWID
 """,
@@ -971,6 +1468,7 @@ CREATE TABLE llm_batches (
 	kind TEXT NOT NULL CONSTRAINT batch_kind CHECK ((kind = 'batch' OR kind = 'group')),
 	provider TEXT NOT NULL,
 	group_key TEXT NOT NULL,
+	endpoint TEXT NOT NULL,
 	state TEXT DEFAULT 'open' NOT NULL CONSTRAINT batch_state CHECK ((state = 'open' OR state = 'sealed' OR state = 'uploaded' OR state = 'creating' OR state = 'submitted' OR state = 'ended' OR state = 'downloading' OR state = 'applied' OR state = 'failed')),
 	requests INTEGER DEFAULT '0' NOT NULL,
 	bytes INTEGER DEFAULT '0' NOT NULL,
@@ -1109,6 +1607,9 @@ CREATE TABLE llm_batch_requests (
 	job_id INTEGER NOT NULL,
 	step TEXT NOT NULL,
 	state TEXT DEFAULT 'waiting' NOT NULL CONSTRAINT batch_request_state CHECK ((state = 'waiting' OR state = 'sent' OR state = 'done' OR state = 'failed' OR state = 'left' OR state = 'again')),
+	model TEXT NOT NULL,
+	fingerprint TEXT NOT NULL,
+	limit_key TEXT NOT NULL,
 	request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
 	bytes INTEGER NOT NULL,
 	tokens INTEGER NOT NULL,
@@ -1264,8 +1765,9 @@ CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <
 """,
     """
 CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
-        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
-        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END
+        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at
+        WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch'; END
 """,
     """
 CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
@@ -1280,9 +1782,9 @@ CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
 CREATE TRIGGER llm_jobs_uncounted AFTER DELETE ON llm_jobs BEGIN UPDATE llm_job_counts SET jobs = jobs - 1 WHERE queue = OLD.queue AND type = OLD.type AND state = OLD.state; END
 """,
     """
-CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
-        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
-        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
+CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, provider, model, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), provider, model, count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1, provider, model
         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_uncached = input_uncached + excluded.input_uncached, cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write, output_visible = output_visible + excluded.output_visible, output_reasoning = output_reasoning + excluded.output_reasoning, cache_write_1h = cache_write_1h + excluded.cache_write_1h, unpriced = unpriced + excluded.unpriced, cost = coalesce(cost + excluded.cost, cost, excluded.cost); END
 """,
     """
@@ -1337,6 +1839,23 @@ CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation
     """
 CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END
+""",
+    """
+CREATE TRIGGER llm_budget_reserved AFTER INSERT ON llm_budget_reservations BEGIN
+        INSERT INTO llm_budget_usage (budget, period, reserved, tokens_reserved, updated_at)
+        VALUES (NEW.budget, NEW.period, NEW.amount, NEW.tokens, coalesce((SELECT sent_at FROM llm_calls WHERE id = NEW.call_id), 0))
+        ON CONFLICT DO UPDATE SET reserved = reserved + excluded.reserved, tokens_reserved = tokens_reserved + excluded.tokens_reserved; END
+""",
+    """
+CREATE TRIGGER llm_budget_settled AFTER UPDATE OF amount, tokens ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved + NEW.amount - OLD.amount, tokens_reserved = tokens_reserved + NEW.tokens - OLD.tokens
+        WHERE budget = NEW.budget AND period = NEW.period; END
+""",
+    """
+CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
+            tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
+        WHERE budget = OLD.budget AND period = OLD.period; END
 """,
     """
 CREATE VIEW llm_inbox AS

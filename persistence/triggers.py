@@ -2,7 +2,7 @@
 
 Every change of `llm_jobs.state` appends a row to `llm_job_transitions` by trigger, in the same statement, whoever makes it and in whatever
 language; a move that `lifecycle` does not allow, or a lease epoch that falls, aborts its transaction. A job that leaves `active` with a call
-still open leaves that call's outcome unknown, until someone who knows it says so.
+still open leaves that call's outcome unknown, until someone who knows it says so; but for calls that a batch makes, which is another job.
 """
 
 from .lifecycle import FIRST_STATES, TERMINAL_STATES, TRANSITIONS
@@ -58,10 +58,31 @@ def _keep_usage() -> str:
     names = ", ".join(USAGE_COLUMNS)
     sums = ", ".join(f"coalesce(sum({name}), 0)" for name in USAGE_COLUMNS)
     more = ", ".join(f"{name} = {name} + excluded.{name}" for name in ("calls", *USAGE_COLUMNS, "unpriced"))
-    return f"""INSERT INTO llm_usage_deleted (day, tag, calls, {names}, cost, unpriced)
-        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), {sums}, sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
-        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
+    return f"""INSERT INTO llm_usage_deleted (day, tag, provider, model, calls, {names}, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), provider, model, count(*), {sums}, sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1, provider, model
         ON CONFLICT DO UPDATE SET {more}, cost = coalesce(cost + excluded.cost, cost, excluded.cost)"""
+
+
+def _of_budget(row: str) -> str:
+    return f"budget = {row}.budget AND period = {row}.period"
+
+
+def budget_triggers() -> list[str]:
+    """What is reserved of budgets is always the sum of their reservations. One that is deleted, with its job or settled, counts as spent."""
+    return [
+        """CREATE TRIGGER llm_budget_reserved AFTER INSERT ON llm_budget_reservations BEGIN
+        INSERT INTO llm_budget_usage (budget, period, reserved, tokens_reserved, updated_at)
+        VALUES (NEW.budget, NEW.period, NEW.amount, NEW.tokens, coalesce((SELECT sent_at FROM llm_calls WHERE id = NEW.call_id), 0))
+        ON CONFLICT DO UPDATE SET reserved = reserved + excluded.reserved, tokens_reserved = tokens_reserved + excluded.tokens_reserved; END""",
+        f"""CREATE TRIGGER llm_budget_settled AFTER UPDATE OF amount, tokens ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved + NEW.amount - OLD.amount, tokens_reserved = tokens_reserved + NEW.tokens - OLD.tokens
+        WHERE {_of_budget("NEW")}; END""",
+        f"""CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
+            tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
+        WHERE {_of_budget("OLD")}; END""",
+    ]
 
 
 def trigger_statements() -> list[str]:
@@ -92,8 +113,9 @@ def trigger_statements() -> list[str]:
         f"""CREATE TRIGGER llm_jobs_moved AFTER UPDATE OF state ON llm_jobs WHEN OLD.state <> NEW.state AND NOT ({turn_back})
         BEGIN {log_moved}; END""",
         """CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
-        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open')
-        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE job_id = NEW.id AND state = 'open'; END""",
+        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at
+        WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch'; END""",
         f"""CREATE TRIGGER llm_jobs_counted AFTER INSERT ON llm_jobs WHEN NEW.conversation_id IS NULL
         BEGIN {_count("NEW", 1)}; END""",
         f"""CREATE TRIGGER llm_jobs_recounted AFTER UPDATE OF state, queue, type ON llm_jobs
@@ -114,4 +136,5 @@ def trigger_statements() -> list[str]:
         f"""CREATE TRIGGER llm_turns_deleted BEFORE DELETE ON llm_jobs WHEN OLD.conversation_id IS NOT NULL BEGIN {_pass_on("OLD")}; END""",
         """CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END""",
+        *budget_triggers(),
     ]

@@ -9,7 +9,7 @@ One job, line by line:
     Dispatcher → Store         ClaimJobs                          → JobsClaimed
     Dispatcher → JobRunner     RunJob
     JobRunner  → RateLimiter   ReserveCall                        → CallGranted | CallDeferred
-    JobRunner  → Store         RecordIntent                       → IntentRecorded | CallRemembered | LeaseLost
+    JobRunner  → Store         RecordIntent                       → IntentRecorded | IntentRefused | CallRemembered | LeaseLost
     JobRunner  → Provider      StartCall                          → TextArrived… → CallFinished | CallFailed
     Provider   → RateLimiter   LimitsObserved, KeyRefused         RateLimiter → Dispatcher  KeyHeld | KeyFreed
     JobRunner  → Store         AppendChunks…, RecordOutcome       → OutcomeRecorded | LeaseLost
@@ -55,15 +55,27 @@ from .names import (
     limiter_name,
     provider_name,
 )
-from .provider import AbortCall, CallFailed, CallFinished, ExchangeFinished, StartCall, StartExchange, TextArrived
+from .provider import (
+    AbortCall,
+    CallFailed,
+    CallFinished,
+    CallHeld,
+    ExchangeFinished,
+    StartCall,
+    StartExchange,
+    TextArrived,
+)
 from .runner import HandBack, RevokeJob, RunJob
 from .store import (
     AppendChunks,
+    AskCompany,
+    BatchOrdered,
     BoardQuiet,
     CallRemembered,
     CheckLeases,
     ClaimJobs,
     ClaimPart,
+    CompanyKnown,
     Complete,
     Fail,
     FinishJob,
@@ -72,9 +84,13 @@ from .store import (
     IntentRefused,
     JobRecorded,
     JobsClaimed,
+    JoinBatch,
     LeaseLost,
     LeasesLost,
+    LimitsChanged,
     LoadUsage,
+    LowerLimits,
+    OrderBatch,
     OutcomeRecorded,
     RecordIntent,
     RecordOutcome,
@@ -82,6 +98,8 @@ from .store import (
     ReleaseJob,
     RenewLeases,
     RetryLater,
+    SaveDescription,
+    SaveHandle,
     SaveHold,
     SaveStep,
     SetProgress,
@@ -104,11 +122,14 @@ __all__ = [
     "STORE",
     "AbortCall",
     "AppendChunks",
+    "AskCompany",
+    "BatchOrdered",
     "BoardQuiet",
     "CallDeferred",
     "CallFailed",
     "CallFinished",
     "CallGranted",
+    "CallHeld",
     "CallRef",
     "CallRemembered",
     "Cause",
@@ -116,6 +137,7 @@ __all__ = [
     "CheckLeases",
     "ClaimJobs",
     "ClaimPart",
+    "CompanyKnown",
     "Complete",
     "Describe",
     "DescribeLimits",
@@ -132,14 +154,18 @@ __all__ = [
     "IntentRefused",
     "JobRecorded",
     "JobsClaimed",
+    "JoinBatch",
     "KeyFreed",
     "KeyHeld",
     "KeyRefused",
     "LeaseLost",
     "LeasesLost",
+    "LimitsChanged",
     "LimitsDescribed",
     "LimitsObserved",
     "LoadUsage",
+    "LowerLimits",
+    "OrderBatch",
     "OutcomeRecorded",
     "RecordIntent",
     "RecordOutcome",
@@ -153,6 +179,8 @@ __all__ = [
     "RunJob",
     "RunnerBusy",
     "RunnerIdle",
+    "SaveDescription",
+    "SaveHandle",
     "SaveHold",
     "SaveStep",
     "SetProgress",

@@ -3,25 +3,31 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ...persistence.limit_rules import Gate
 from ..providers.model import LimitSnapshot
 from .names import CallRef, Charge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReserveCall:
-    """May this call go? Higher priority first."""
+    """May this call go? Higher priority first.
+
+    `assumed_output`: what of the charge is a guess at the output of a call that sets no limit; the limiter knows better what such calls take.
+    """
 
     reply_to: str
     call: CallRef
     charge: Charge
     priority: int
+    assumed_output: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CallGranted:
-    """It may, now. The permit is the CallRef; settle it, whatever happens."""
+    """It may, now. The permit is the CallRef; settle it, whatever happens. `gate`: what its intent is to be checked and charged by."""
 
     call: CallRef
+    gate: Gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +42,16 @@ class CallDeferred:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettleCall:
-    """A granted call is over. `tokens`: what it really used (None: unknown, the charge stands). `sent` False: nothing left, refund it all."""
+    """A granted call is over. `used`: what it really took (None: unknown, the charge stands; NOTHING: it never left).
+
+    `succeeded`: it was answered. `failure`: the `ErrorClass` if it was not, with the provider's wish of when to come back (seconds).
+    """
 
     call: CallRef
-    tokens: int | None
-    sent: bool = True
-    refund_tokens: bool = False
+    used: Charge | None
+    succeeded: bool = False
+    failure: str | None = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

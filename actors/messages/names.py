@@ -1,8 +1,8 @@
 """Who is who: the names actors are addressed by, and what calls are keyed by."""
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ...persistence.limit_rules import Charge as Charge  # noqa: PLC0414 - part of the protocol
 from ...persistence.model import Lease
 
 Cause = Literal["loss", "deferral", "handback"]
@@ -37,10 +37,3 @@ class CallRef(NamedTuple):
     def lease(self) -> Lease:
         """The lease it was made under."""
         return Lease(self.job_id, self.epoch)
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """What a call takes from its limit key: one request, and this many tokens."""
-
-    tokens: int

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from ...persistence.batches import NewRequest
 from ...persistence.family import Child
 from ...persistence.lifecycle import JobState
-from ...persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease, Said
+from ...persistence.limit_rules import Charge, Gate, Held
+from ...persistence.limits import Picture
+from ...persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease, LimitHold, Said
 from .names import (
     CallRef,
     Cause,
@@ -109,19 +112,33 @@ class ReleaseJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordIntent:
-    """Commit, before the request leaves, that it is about to."""
+    """Commit, before the request leaves, that it is about to, if the limits that all workers share allow it. `gate` None: it has none.
+
+    `resumes`: the earlier call, if it can still be taken up, that this one goes on with: then it has that one's row, and nothing is reserved.
+    """
 
     reply_to: str
     call: CallRef
     intent: CallIntent
+    gate: Gate | None = None
+    resumes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveHandle:
+    """Keep what this call can be taken up again by. Fenced by nothing but the call's id: the provider has what it has."""
+
+    call_id: int
+    handle: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class IntentRecorded:
-    """The ledger knows of the call; it may leave now. `call_id` is its row."""
+    """The ledger knows of the call; it may leave now. `call_id` is its row; `held` what it was charged, None if nothing of its key is limited."""
 
     call: CallRef
     call_id: int
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +154,18 @@ class CallRemembered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordOutcome:
-    """Commit what came of a call. What was spent is booked even when the lease is lost."""
+    """Commit what came of a call. What was spent is booked even when the lease is lost.
+
+    `held`: what it was charged, to be settled with what it `used` (None: unknown) when it ended, at `ended_ms`.
+    """
 
     reply_to: str
     call: CallRef
     call_id: int
     outcome: CallOutcome
+    held: Held | None = None
+    used: Charge | None = None
+    ended_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +256,49 @@ class Spawn:
     quorum: int | None
 
 
-Verdict = Complete | Fail | RetryLater | Release | Spawn
+@dataclass(frozen=True, slots=True)
+class JoinBatch:
+    """Verdict: these requests of the job go with others'; it waits for them without a runner."""
+
+    requests: tuple[NewRequest, ...]
+
+
+Verdict = Complete | Fail | RetryLater | Release | Spawn | JoinBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskCompany:
+    """Is there anything that this call could go with: other jobs of the type that are there to be done, or a group that is open?"""
+
+    reply_to: str
+    call: CallRef
+    type: str
+    group_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompanyKnown:
+    """Answer to AskCompany."""
+
+    call: CallRef
+    company: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderBatch:
+    """Write an order of the job that drives a batch (`persistence.batch_orders`), under its lease."""
+
+    reply_to: str
+    call: CallRef
+    order: object
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrdered:
+    """It is committed; `result` is the order's."""
+
+    call: CallRef
+    result: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,30 +335,58 @@ class StoreRefused:
 
 @dataclass(frozen=True, slots=True)
 class LoadUsage:
-    """What was charged to a limit key since then, and is it on hold?"""
+    """How does a limit key stand, by what all workers have written? `days`: those that matter, by the epoch ms of their beginning."""
 
     reply_to: str
     limit_key: str
-    since_ms: int
+    account: str
+    days: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageLoaded:
-    """The ledger's recent calls of a key as (sent at, epoch ms; tokens), and its hold if one stands."""
+    """How a key stands; also told unasked, when an intent of the key was refused: then nothing of it is to go before `not_before_ms`."""
 
     limit_key: str
-    entries: tuple[tuple[int, int], ...]
-    hold_until_ms: int | None
-    hold_reason: str | None
+    picture: Picture
+    not_before_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsChanged:
+    """Another worker, or a person, changed holds or the lowering of this key. `lifted`: the ends (epoch ms) of holds that are gone."""
+
+    limit_key: str
+    holds: tuple[LimitHold, ...]
+    lifted: tuple[int, ...]
+    factor: float
+    factor_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveHold:
-    """Keep a key's hold through restarts; `until_ms` None clears it."""
+    """Keep a hold of a key or of a whole account, for all workers and through restarts; `until_ms` None clears it. `kind` as in `LimitHold`."""
 
-    limit_key: str
+    key: str
     until_ms: int | None
     reason: str
+    kind: str = "rate"
+
+
+@dataclass(frozen=True, slots=True)
+class LowerLimits:
+    """The provider refused this key: lower its limits, for all workers, unless that was done a moment ago. Answered with LimitsChanged."""
+
+    reply_to: str
+    limit_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDescription:
+    """How a limiter stands, JSON-ready, for people to look at."""
+
+    limit_key: str
+    description: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +406,8 @@ class IntentRefused:
     """Answer to RecordIntent: the call must not leave, for what all workers of the database share says no. Nothing was written.
 
     `cause`: limit (another worker has used what this one believed free) or budget. `until_ms`: when it may be different, None if waiting does
-    not help. `action`: for a budget, what is to be done: stop, pause or downgrade.
+    not help. `action`: for a budget, what is to be done: stop, pause, wait (for calls in flight to give back what they do not use) or
+    downgrade, to `model`.
     """
 
     call: CallRef
@@ -322,3 +416,4 @@ class IntentRefused:
     reason: str
     until_ms: int | None = None
     action: str = ""
+    model: str = ""

@@ -6,7 +6,7 @@ next already meets the hold.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ..kernel.actor import Actor
 from ..kernel.system import ActorSystem
@@ -14,14 +14,23 @@ from ..messages import (
     AbortCall,
     CallFailed,
     CallFinished,
+    CallHeld,
+    ExchangeFinished,
     KeyRefused,
     LimitsObserved,
     StartCall,
+    StartExchange,
     TextArrived,
     limiter_name,
 )
-from .engine import CallEvent, Failed, Finished, Text
-from .model import AnyRequest, ErrorClass, Scope, Timeouts
+from .batch_api import Operation
+from .engine import CallEvent, Failed, Finished, Held, Text
+from .errors import refused
+from .model import AnyRequest, Billed, CallError, ErrorClass, Scope, Timeouts
+from .resume import HANDLE_GONE, Handle
+
+if TYPE_CHECKING:
+    from .exchange import ExchangeEvent
 
 REFUSALS = frozenset({ErrorClass.RATE, ErrorClass.QUOTA, ErrorClass.AUTH})
 """Failures that say the key must wait, whichever job asks."""
@@ -43,6 +52,32 @@ class Engine(Protocol):
 
     def abort(self, call_key: Hashable) -> None:
         """Close a call's connection. Returns at once; nothing happens if it is over."""
+
+
+@runtime_checkable
+class BatchEngine(Protocol):
+    """An engine whose provider has a batch API."""
+
+    def exchange(self, call_key: Hashable, operation: Operation, on_event: "Callable[[ExchangeEvent], object]") -> None:
+        """Perform an operation. Returns at once; `on_event` is called exactly once."""
+
+
+@runtime_checkable
+class ResumingEngine(Protocol):
+    """An engine that can take up a call which its provider goes on with."""
+
+    def resume(
+        self,
+        call_key: Hashable,
+        request: AnyRequest,
+        timeouts: Timeouts,
+        on_event: Callable[[CallEvent], object],
+        handle: Handle,
+    ) -> None:
+        """As `submit`, for a call that was made before."""
+
+    def abort(self, call_key: Hashable, *, keep: bool = False) -> None:
+        """Close a call's connection; with `keep` the provider may go on with it."""
 
 
 class ProviderActor(Actor):
@@ -75,12 +110,54 @@ class ProviderActor(Actor):
         """Start a call, or abort one."""
         assert self._engine is not None
         match message:
+            case StartCall(handle=handle) if handle is not None:
+                self._resume(message, handle)
             case StartCall(call=call, request=request, timeouts=timeouts):
                 self._engine.submit(call, request, timeouts, self._teller(message))
+            case StartExchange():
+                self._exchange(message)
+            case AbortCall(call, keep) if keep and isinstance(self._engine, ResumingEngine):
+                self._engine.abort(call, keep=True)
             case AbortCall(call):
                 self._engine.abort(call)
             case _:
                 self.unhandled(message)
+
+    def _exchange(self, order: StartExchange) -> None:
+        engine: object = self._engine
+        if not isinstance(engine, BatchEngine):
+            error = refused("operation", f"provider {self._provider!r} has no batch API")
+            self.system.tell(order.reply_to, CallFailed(order.call, error))
+            return
+        system, call, runner, family = self.system, order.call, order.reply_to, limiter_name(self._provider)
+
+        def tell(event: "ExchangeEvent") -> None:  # on the engine's thread, as in _teller
+            if not isinstance(event, Failed):
+                system.tell(runner, ExchangeFinished(call, event.report))
+                return
+            error = event.error
+            # A key that is refused is refused for calls too. That there are too many batches says nothing of them.
+            if error.kind in (ErrorClass.AUTH, ErrorClass.QUOTA) and error.sent:
+                refusal = KeyRefused(call, error.kind, error.scope, error.retry_after, f"{error.kind}: {error.message}")
+                for name in self._refused(error.scope, family, family):
+                    system.tell(name, refusal)
+            system.tell(runner, CallFailed(call, error))
+
+        engine.exchange(order.call, order.operation, tell)
+
+    def _resume(self, order: StartCall, told: dict[str, Any]) -> None:
+        engine: object = self._engine
+        handle = Handle.from_json(told)
+        if handle is None or not isinstance(engine, ResumingEngine):
+            error = CallError(
+                kind=ErrorClass.TRUNCATED,
+                message=f"provider {self._provider!r} cannot take up a call",
+                code=HANDLE_GONE,
+                billed=Billed.MAYBE,
+            )
+            self.system.tell(order.reply_to, CallFailed(order.call, error))
+            return
+        engine.resume(order.call, order.request, order.timeouts, self._teller(order), handle)
 
     def _teller(self, order: StartCall) -> Callable[[CallEvent], None]:
         """What turns the engine's events about a call into messages. Runs on the engine's thread: touches no state of the actor."""
@@ -91,6 +168,8 @@ class ProviderActor(Actor):
             match event:
                 case Text(text=text):
                     system.tell(runner, TextArrived(call, text))
+                case Held(handle=handle):
+                    system.tell(runner, CallHeld(call, handle.to_json()))
                 case Finished(completion=completion, limits=limits):
                     system.tell(limiter, LimitsObserved(call, limits))
                     system.tell(runner, CallFinished(call, completion))

@@ -8,16 +8,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .errors import refused
 from .keys import Secret
-from .model import CallError, Completion, EmbeddingRequest, Embeddings, LimitSnapshot, Request
+from .model import AnyRequest, CallError, Completion, EmbeddingRequest, Embeddings, LimitSnapshot, Request
 from .parts import ROLES
 from .settings import ProviderSettings
-from .sse import SSEEvent
+from .sse import SSEDecoder, SSEEvent
+
+if TYPE_CHECKING:
+    from .ndjson import NDJSONDecoder
 
 USER_AGENT = "callboard"
+Framing = Literal["sse", "ndjson"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,10 @@ class HttpRequest:
 
 class StreamDecoder(Protocol):
     """Reads one answer from its events. Not thread-safe."""
+
+    @property
+    def framing(self) -> Framing:
+        """How the events stand in the reply's bytes."""
 
     @property
     def terminal(self) -> bool:
@@ -176,12 +184,22 @@ def check_messages(request: Request) -> CallError | None:
     return None
 
 
-def common_headers(request: Request, settings: ProviderSettings) -> list[tuple[str, str]]:
+def line_decoder(framing: Framing) -> "SSEDecoder | NDJSONDecoder":
+    """Return what turns a stream's bytes into events."""
+    if framing == "sse":
+        return SSEDecoder()
+    from .ndjson import NDJSONDecoder  # for those that speak it
+
+    return NDJSONDecoder()
+
+
+def common_headers(request: AnyRequest, settings: ProviderSettings) -> list[tuple[str, str]]:
     """Return the headers every format sends. Identity encoding, because a proxy that compresses a stream also buffers it."""
+    streams = isinstance(request, Request) and request.stream
     return [
         ("user-agent", USER_AGENT),
         ("content-type", "application/json"),
-        ("accept", "text/event-stream" if request.stream else "application/json"),
+        ("accept", "text/event-stream" if streams else "application/json"),
         ("accept-encoding", "identity"),
         *((name.lower(), value) for name, value in settings.headers.items()),
     ]

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
+from .adapter import Framing
 from .model import CallError
 
 
 class AnswerStream:
     """The state of one streamed answer. A format's reader adds `feed` and `finish`."""
+
+    framing: Framing = "sse"
 
     def __init__(self, headers: Mapping[str, str], at_ms: int) -> None:
         self._headers = headers

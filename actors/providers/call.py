@@ -7,12 +7,12 @@ known whether bytes had left and what had arrived, because that decides whether 
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for
-from .deadlines import Deadlines
+from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for, line_decoder
+from .deadlines import Deadlines, timed_out
 from .errors import clean, malformed, refused
 from .keys import KeyUnavailableError, Secret, redact, resolve_key
 from .model import (
@@ -28,8 +28,9 @@ from .model import (
     Scope,
     Timeouts,
 )
+from .resume import Handle
 from .settings import ProviderSettings
-from .sse import EventTooLargeError, SSEDecoder
+from .sse import EventTooLargeError
 from .transport import Sending
 from .urls import UnsafeURLError
 
@@ -70,7 +71,15 @@ class Failed:
     limits: LimitSnapshot | None
 
 
-CallEvent = Text | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The provider goes on with the call whatever becomes of us, and this is what it can be taken up by again."""
+
+    call_key: Hashable
+    handle: Handle
+
+
+CallEvent = Text | Finished | Failed | Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +94,22 @@ class Provider:
 
 
 class Call:
-    """The state of one submitted call."""
+    """The state of one submitted call.
+
+    `handle`: take up what it names instead of asking anew. `keep`: if it is aborted, the provider may go on with it (see `background.py`).
+    """
 
     def __init__(
-        self, key: Hashable, request: AnyRequest, timeouts: Timeouts, on_event: Callable[[CallEvent], object]
+        self,
+        key: Hashable,
+        request: AnyRequest,
+        timeouts: Timeouts,
+        on_event: Callable[[CallEvent], object],
+        handle: Handle | None = None,
     ) -> None:
         self.key = key
+        self.handle = handle
+        self.keep = False
         self.request = request
         self.timeouts = timeouts
         self.task: asyncio.Task[None] | None = None
@@ -104,6 +123,11 @@ class Call:
         if pieces and not self._pending:
             asyncio.get_running_loop().call_soon(self._flush)
         self._pending += pieces
+
+    def hold(self, handle: Handle) -> None:
+        """Say what the call can be taken up by again."""
+        if not self.over:
+            self._emit(Held(self.key, handle))
 
     def end(self, outcome: Answer | CallError, limits: LimitSnapshot | None) -> None:
         """Send the terminal event, once; later calls do nothing."""
@@ -138,7 +162,12 @@ class Call:
 
 async def perform(call: Call, provider: Provider) -> None:
     """Make the call and end it. Returns normally in every case, cancellation included."""
-    work = _Conversation(call, provider, Deadlines(call.timeouts, call.cancel), Sending())
+    if provider.settings.background or call.handle is not None:
+        from .background import BackgroundConversation
+
+        work: Conversation = BackgroundConversation(call, provider, Deadlines(call.timeouts, call.cancel), Sending())
+    else:
+        work = Conversation(call, provider, Deadlines(call.timeouts, call.cancel), Sending())
     try:
         outcome = await work.run()
     except asyncio.CancelledError:
@@ -146,9 +175,11 @@ async def perform(call: Call, provider: Provider) -> None:
     except BaseException as error:  # noqa: BLE001 - the promise of exactly one terminal event outlasts our own bugs
         outcome = work.bug(error)
     work.conclude(outcome)
+    if work.unfinished is not None:
+        await work.unfinished()
 
 
-class _Conversation:
+class Conversation:
     """One exchange with the provider: what was sent, what has come so far."""
 
     def __init__(self, call: Call, provider: Provider, deadlines: Deadlines, sending: "Sending") -> None:
@@ -164,11 +195,11 @@ class _Conversation:
         self._at_ms = 0
         self._body = bytearray()
         self._decoder: StreamDecoder | None = None
+        self.unfinished: Callable[[], Awaitable[None]] | None = None
+        """What is to be done after the call has ended."""
 
     async def run(self) -> Answer | CallError:
         """Return the outcome. Raises CancelledError (deadline, abort, end of the engine); anything else it raises is a bug."""
-        import httpx
-
         settings = self._provider.settings
         try:
             key = resolve_key(
@@ -177,15 +208,22 @@ class _Conversation:
         except KeyUnavailableError as error:
             return CallError(kind=ErrorClass.AUTH, message=clean(str(error)), scope=Scope.CREDENTIAL, sent=False)
         self._secrets = () if key is None else (key,)
+        return await self._ask(key)
+
+    async def _ask(self, key: Secret | None) -> Answer | CallError:
         built = self._encoded(key)
-        if isinstance(built, CallError):
-            return built
+        return built if isinstance(built, CallError) else await self._exchange(built)
+
+    async def _exchange(self, built: HttpRequest) -> Answer | CallError:
+        """Send a request and read its reply."""
+        import httpx
+
         try:
             self._reply = await self._provider.client.send(built, self._sending)
             try:
                 outcome = await self._read(self._reply)
                 # Now, not after closing: a cancellation that lands in there must not cost an answer that is here and paid for.
-                self.conclude(outcome)
+                self._read_whole(outcome)
                 return outcome
             finally:
                 await self._reply.close()
@@ -193,6 +231,9 @@ class _Conversation:
             return CallError(kind=ErrorClass.INVALID, message=clean(str(error)), scope=Scope.PROVIDER, sent=False)
         except (httpx.TransportError, httpx.DecodingError) as error:
             return self._lost(error)
+
+    def _read_whole(self, outcome: Answer | CallError) -> None:
+        self.conclude(outcome)
 
     def _encoded(self, key: Secret | None) -> HttpRequest | CallError:
         request, settings = self.call.request, self._provider.settings
@@ -225,18 +266,8 @@ class _Conversation:
                 sent=sent,
                 partial=partial,
             )
-        seconds = getattr(self.call.timeouts, expired)
-        what = {"first_token": "no piece of the answer came", "no_progress": "no further piece of the answer came"}.get(
-            expired, "the answer was not complete"
-        )
-        return CallError(
-            kind=ErrorClass.TIMEOUT,
-            message=f"{what} within {seconds:g} s (deadline {expired})",
-            code=expired,
-            billed=Billed.YES if partial else Billed.MAYBE if sent else Billed.NO,
-            sent=sent,
-            partial=partial,
-        )
+        billed = Billed.YES if partial else Billed.MAYBE if sent else Billed.NO
+        return timed_out(expired, self.call.timeouts, billed=billed, sent=sent, partial=partial)
 
     def bug(self, error: BaseException) -> CallError:
         """Log a bug of ours, without any key, and return the outcome."""
@@ -290,7 +321,7 @@ class _Conversation:
         media = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         # A server that does not stream answers a stream request with one JSON body, and a proxy with a page.
         if self._streams and 200 <= reply.status < 300 and media not in ("application/json", "text/html"):
-            self._decoder = adapter.stream_decoder(reply.headers, at_ms=self._at_ms)
+            self._decoder = self._open_decoder(reply)
             return await self._read_stream(reply.chunks(), self._decoder)
         cap = MAX_BODY_BYTES if 200 <= reply.status < 300 else MAX_ERROR_BODY_BYTES
         async for chunk in reply.chunks():
@@ -307,15 +338,18 @@ class _Conversation:
             )
         return adapter.decode_body(reply.status, reply.headers, bytes(self._body), at_ms=self._at_ms)
 
+    def _open_decoder(self, reply: "Reply") -> StreamDecoder:
+        return self._provider.adapter.stream_decoder(reply.headers, at_ms=self._at_ms)
+
     @property
     def _streams(self) -> bool:
         return not isinstance(self.call.request, EmbeddingRequest) and self.call.request.stream
 
     async def _read_stream(self, chunks: AsyncIterator[bytes], decoder: StreamDecoder) -> Completion | CallError:
         loop = asyncio.get_running_loop()
-        sse = SSEDecoder()
+        lines = line_decoder(decoder.framing)
         outcome: Completion | CallError | None = None
-        received = progress = 0
+        received, progress = 0, decoder.progress
         drain: asyncio.TimerHandle | None = None
         try:
             async for chunk in chunks:
@@ -325,7 +359,7 @@ class _Conversation:
                 if outcome is not None:
                     continue
                 pieces: list[str] = []
-                for event in sse.feed(chunk):
+                for event in lines.feed(chunk):
                     pieces += decoder.feed(event)
                 if decoder.progress != progress:
                     progress = decoder.progress
@@ -342,7 +376,10 @@ class _Conversation:
         finally:
             if drain is not None:
                 drain.cancel()
-        return outcome or decoder.finish(eof=True)
+        if outcome is None:
+            self.call.add_text([piece for event in lines.close() for piece in decoder.feed(event)])
+            outcome = decoder.finish(eof=True)
+        return outcome
 
     def _lost(self, error: Exception) -> Completion | CallError:
         """Return the outcome of a connection that failed."""

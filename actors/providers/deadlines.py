@@ -6,7 +6,7 @@ Event-loop thread only.
 import asyncio
 from collections.abc import Callable
 
-from .model import Timeouts
+from .model import Billed, CallError, ErrorClass, Timeouts
 
 
 class Deadlines:
@@ -63,3 +63,18 @@ class Deadlines:
             self._on_expiry()
         else:
             self._arm()
+
+
+def timed_out(expired: str, timeouts: Timeouts, *, billed: Billed, sent: bool, partial: str) -> CallError:
+    """The failure of a call whose deadline of this name has passed."""
+    what = {"first_token": "no piece of the answer came", "no_progress": "no further piece of the answer came"}.get(
+        expired, "the answer was not complete"
+    )
+    return CallError(
+        kind=ErrorClass.TIMEOUT,
+        message=f"{what} within {getattr(timeouts, expired):g} s (deadline {expired})",
+        code=expired,
+        billed=billed,
+        sent=sent,
+        partial=partial,
+    )

@@ -13,15 +13,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapter import adapter_for
-from .call import Call, CallEvent, Failed, Finished, Provider, Text, perform
+from .batch_api import Operation
+from .call import Call, CallEvent, Failed, Finished, Held, Provider, Text, perform
 from .model import AnyRequest, Billed, CallError, ErrorClass, Timeouts
+from .resume import Handle
 from .settings import ProviderSettings
 from .transport import open_client
 
-__all__ = ["CallEngine", "CallEvent", "Failed", "Finished", "Text"]
+if TYPE_CHECKING:
+    from .exchange import Exchange, ExchangeEvent
+
+__all__ = ["CallEngine", "CallEvent", "Failed", "Finished", "Held", "Text"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +34,8 @@ HEARTBEAT = 1.0
 """Seconds between two beats of a healthy loop."""
 
 
-def _wall_ms() -> int:
+def wall_ms() -> int:
+    """The wall clock, in epoch milliseconds."""
     return time.time_ns() // 1_000_000
 
 
@@ -45,23 +51,22 @@ class CallEngine:
         *,
         own_process: bool = False,
         environ: Mapping[str, str] = os.environ,
-        now_ms: Callable[[], int] = _wall_ms,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self.settings = settings
         self._own_process = own_process
         self._environ = environ
         self._now_ms = now_ms
-        self._adapter = adapter_for(settings.wire)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._heartbeat_at = 0.0
         self._lock = threading.Lock()  # guards the three below: which calls live, and whether work is taken
-        self._live: dict[Hashable, Call] = {}
+        self._live: dict[Hashable, Call | Exchange] = {}
         self._accepting = False
         self._loop: asyncio.AbstractEventLoop | None = None
         # Loop thread only:
-        self._queue: deque[Call] = deque()
+        self._queue: deque[Call | Exchange] = deque()
         self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()  # strong references: the loop itself keeps only weak ones
         self._provider: Provider | None = None
@@ -112,7 +117,39 @@ class CallEngine:
         Returns at once. Raises ValueError if a call of this key is in flight. If the engine is not running, `Failed` (CANCELLED, not
         sent) is delivered from the caller's thread before this returns.
         """
-        call = Call(call_key, request, timeouts, on_event)
+        self._take(Call(call_key, request, timeouts, on_event))
+
+    def resume(
+        self,
+        call_key: Hashable,
+        request: AnyRequest,
+        timeouts: Timeouts,
+        on_event: Callable[[CallEvent], object],
+        handle: Handle,
+    ) -> None:
+        """As `submit`, but take up the call that a `Held` event has named, from its beginning, instead of asking anew.
+
+        It ends as `Failed` with code `handle_gone` if the provider does not know it any more.
+        """
+        self._take(Call(call_key, request, timeouts, on_event, handle))
+
+    def exchange(
+        self,
+        call_key: Hashable,
+        operation: Operation,
+        on_event: "Callable[[ExchangeEvent], object]",
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        """Perform an operation of the provider's batch API. `on_event` gets one `Exchanged` or `Failed`; all else is as in `submit`.
+
+        `timeouts` None: those of `exchange.TIMEOUTS`.
+        """
+        from .exchange import TIMEOUTS, Exchange  # few workers ever do
+
+        self._take(Exchange(call_key, operation, timeouts or TIMEOUTS, on_event))
+
+    def _take(self, call: "Call | Exchange") -> None:
+        call_key = call.key
         with self._lock:
             if call_key in self._live:
                 raise ValueError(f"call {call_key!r} is in flight already; each submit needs a key of its own")
@@ -122,11 +159,14 @@ class CallEngine:
                 return
         call.end(_never_sent(f"the call engine of provider {self.settings.name!r} is not running"), None)
 
-    def abort(self, call_key: Hashable) -> None:
-        """Abort a call: its connection is closed and it ends as CANCELLED, unless its outcome came first. Unknown keys are ignored."""
+    def abort(self, call_key: Hashable, *, keep: bool = False) -> None:
+        """Abort a call: its connection is closed and it ends as CANCELLED, unless its outcome came first. Unknown keys are ignored.
+
+        One that the provider goes on with is ended there too, but not with `keep`: it is to be resumed.
+        """
         with self._lock:
             if self._accepting and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._abort, call_key)
+                self._loop.call_soon_threadsafe(self._abort, call_key, keep)
 
     @property
     def heartbeat_at(self) -> float:
@@ -177,6 +217,8 @@ class CallEngine:
             running = list(self._live.values())
         for call in running:
             call.why_cancelled = "the call engine was stopped"
+            if isinstance(call, Call):
+                call.keep = True
             call.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=self._stop_deadline)
@@ -185,7 +227,14 @@ class CallEngine:
 
     def _open(self) -> None:
         client = open_client(self.settings, own_process=self._own_process)
+        self._adapter = adapter_for(self.settings.wire)
         self._provider = Provider(self.settings, self._adapter, client, self._environ, self._now_ms)
+
+    async def _exchanging(self, exchange: "Exchange") -> None:
+        from .exchange import perform as perform_exchange
+
+        assert self._provider is not None
+        await perform_exchange(exchange, self._provider)
 
     async def _close(self) -> None:
         assert self._provider is not None
@@ -211,20 +260,22 @@ class CallEngine:
         assert self._stopping is not None
         self._stopping.set()
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: "Call | Exchange") -> None:
         if self._running < self.settings.max_in_flight and not (self._stopping and self._stopping.is_set()):
             self._start_task(call)
         else:
             self._queue.append(call)
 
-    def _start_task(self, call: Call) -> None:
+    def _start_task(self, call: "Call | Exchange") -> None:
         self._running += 1
-        task = asyncio.get_running_loop().create_task(self._performance(call))
+        task = asyncio.get_running_loop().create_task(
+            self._performance(call) if isinstance(call, Call) else self._exchanging(call)
+        )
         call.task = task
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(call, done))
 
-    def _done(self, call: Call, task: "asyncio.Task[None]") -> None:
+    def _done(self, call: "Call | Exchange", task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         self._running -= 1
         self._release(call)
@@ -234,11 +285,11 @@ class CallEngine:
         if self._queue and not stopping:
             self._start_task(self._queue.popleft())
 
-    def _release(self, call: Call) -> None:
+    def _release(self, call: "Call | Exchange") -> None:
         with self._lock:
             self._live.pop(call.key, None)
 
-    def _abort(self, key: Hashable) -> None:
+    def _abort(self, key: Hashable, keep: bool) -> None:
         with self._lock:
             call = self._live.get(key)
         if call is None:
@@ -248,6 +299,8 @@ class CallEngine:
             self._release(call)
             call.end(_never_sent(call.why_cancelled), None)
         else:
+            if isinstance(call, Call):
+                call.keep = keep
             call.cancel()
 
 

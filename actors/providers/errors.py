@@ -57,6 +57,20 @@ _TYPE_STATUS = {
     "model_not_found": 404,
     "conflict_error": 409,
     "request_too_large": 413,
+    "invalid_prompt": 400,
+    "invalid_image": 400,
+    "invalid_image_format": 400,
+    "invalid_base64_image": 400,
+    "invalid_image_url": 400,
+    "image_too_large": 400,
+    "image_too_small": 400,
+    "image_parse_error": 400,
+    "image_content_policy_violation": 400,
+    "image_file_too_large": 400,
+    "unsupported_image_media_type": 400,
+    "empty_image_file": 400,
+    "failed_to_download_image": 400,
+    "image_file_not_found": 400,
 }
 """The status that an error type or code has where none was sent: in the middle of a stream, or in the body of a 200."""
 

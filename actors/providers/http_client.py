@@ -23,6 +23,8 @@ CONNECT_TIMEOUT = 10.0
 WRITE_TIMEOUT = 30.0
 KEEPALIVE = 15.0
 """Seconds an idle connection is kept. Short, because a request that meets a dying connection has an unknown outcome."""
+MAX_URLS = 64
+"""Parsed URLs that are kept: a provider has a few paths that are asked again and again."""
 
 _TIMEOUTS = {"connect": CONNECT_TIMEOUT, "write": WRITE_TIMEOUT, "read": None, "pool": None}
 
@@ -75,20 +77,31 @@ class HttpClient:
         self._urls: dict[str, httpx.URL] = {}  # by path, of which there are a few: parsing costs more than sending
         self._transport = StackTransport(httpx.URL(self._base_url), allow_private=allow_private, proxy=proxy)
 
-    async def send(self, request: HttpRequest, sending: Sending) -> Reply:
+    async def send(
+        self,
+        request: HttpRequest,
+        sending: Sending,
+        *,
+        body: AsyncIterator[bytes] | None = None,
+        length: int | None = None,
+    ) -> Reply:
         """Send a request and return the reply once its headers are here. Cancelling closes the connection.
 
+        `body`, of `length` bytes, is sent in place of the request's own: what need not be in memory as a whole.
         `sending.started` is set when the first byte is about to leave. Raises httpx.TransportError (there is no read timeout: deadlines
         are the caller's) and UnsafeURLError.
         """
         url = self._urls.get(request.path)
         if url is None:
-            url = self._urls[request.path] = httpx.URL(self._base_url + request.path)
+            url = httpx.URL(self._base_url + request.path)
+            if len(self._urls) < MAX_URLS:  # paths with an id in them are as many as there are ids
+                self._urls[request.path] = url
+        sized = () if length is None else (("content-length", str(length)),)
         built = httpx.Request(
             request.method,
             url,
-            headers=request.headers,
-            content=request.body,
+            headers=(*request.headers, *sized),
+            content=request.body if body is None else body,
             extensions={"timeout": _TIMEOUTS, "sending": sending},
         )
         return Reply(await self._transport.handle_async_request(built))

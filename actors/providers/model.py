@@ -296,7 +296,7 @@ class CallError:
     """A failed call as a value. `message` is redacted and at most 4 KB; `retry_after` is in seconds from when it was received.
 
     `sent` says whether the request may have reached the model: False is certain not to have.
-    `partial` is the text that arrived before the failure.
+    `partial` is the text that arrived before the failure. `resumable`: the provider goes on with it, so it is to be taken up by its handle.
     """
 
     kind: ErrorClass
@@ -310,10 +310,15 @@ class CallError:
     sent: bool = True
     request_id: str | None = None
     partial: str = ""
+    resumable: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form, for the ledger and for a failed job's error."""
-        told = {k: v for k, v in _fields(self).items() if v not in (None, "") and k not in ("kind", "partial")}
+        told = {
+            k: v for k, v in _fields(self).items() if v not in (None, "") and k not in ("kind", "partial", "resumable")
+        }
+        if self.resumable:
+            told["resumable"] = True
         return {"class": str(self.kind), **told}
 
 
@@ -333,7 +338,7 @@ class Timeouts:
 class LimitSnapshot:
     """What a reply's headers said of the limits, after the call was counted. None where they said nothing.
 
-    `requests_limit`/`tokens_limit`: per minute. `*_remaining`: left at `at_ms`. `*_reset`: seconds until full again.
+    `*_limit`: per minute. `*_remaining`: left at `at_ms`. `*_reset`: seconds until full again. `tokens_*` are of input and output together.
     """
 
     at_ms: int
@@ -343,6 +348,10 @@ class LimitSnapshot:
     tokens_limit: int | None = None
     tokens_remaining: int | None = None
     tokens_reset: float | None = None
+    input_limit: int | None = None
+    input_remaining: int | None = None
+    output_limit: int | None = None
+    output_remaining: int | None = None
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -9,12 +9,34 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from .adapter import HttpRequest, check_messages, choose_fields, common_headers, optional_text, post, whole
+from .adapter import HttpRequest, check_messages, choose_fields, optional_text, post, whole
 from .answer_stream import AnswerStream
-from .errors import classify_in_body, classify_reply, malformed, parse_error
-from .header_values import count, go_duration
+from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .features import supported
 from .keys import Secret
-from .model import Billed, CallError, Completion, ErrorClass, Finish, LimitSnapshot, Request, Usage
+from .model import (
+    Billed,
+    CallError,
+    Completion,
+    ErrorClass,
+    Finish,
+    LimitSnapshot,
+    Message,
+    Request,
+    Tool,
+    Usage,
+)
+from .openai_shared import (
+    argument_text,
+    call_of,
+    image_url,
+    limits_of,
+    request_headers,
+    request_id_of,
+    result_text,
+    schema_format,
+)
+from .parts import Image, Text, ToolCall
 from .settings import ProviderSettings
 from .sse import SSEEvent
 
@@ -25,7 +47,9 @@ _FINISH = {
     "function_call": Finish.TOOL,
     "content_filter": Finish.FILTER,
 }
-_OWNED = frozenset({"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"})
+_OWNED = frozenset(
+    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools", "functions"}
+)
 
 
 class OpenAIChat:
@@ -36,7 +60,10 @@ class OpenAIChat:
         problem = check_messages(request)
         if problem is not None:
             return problem
-        chosen = choose_fields(request, settings, always_unsupported=frozenset(), owned=_OWNED)
+        fit = supported(request, settings)
+        if isinstance(fit, CallError):
+            return fit
+        chosen = choose_fields(fit, settings, always_unsupported=frozenset(), owned=_OWNED)
         if isinstance(chosen, CallError):
             return chosen
         fields, extra = chosen
@@ -44,21 +71,17 @@ class OpenAIChat:
             fields[settings.max_tokens_field or _max_tokens_field(settings.base_url)] = fields.pop("max_output")
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": [{"role": message.role, "content": message.text} for message in request.messages],
+            "messages": [item for message in fit.messages for item in _messages(message)],
             **fields,
+            **_features(fit),
         }
+        for name in extra.keys() & body.keys():
+            return refused(f"extra.{name}", "the request sets this field itself; set it in one place")
         if request.stream:
             body["stream"] = True
-            if "stream_options" not in settings.unsupported:
+            if "stream_options" not in settings.unsupported | request.unsupported:
                 body["stream_options"] = {"include_usage": True}
-        headers = common_headers(request, settings)
-        if key is not None:
-            headers.append(("authorization", f"Bearer {key.reveal()}"))
-        if settings.organization:
-            headers.append(("openai-organization", settings.organization))
-        if settings.project:
-            headers.append(("openai-project", settings.project))
-        return post("/chat/completions", headers, {**body, **extra})
+        return post("/chat/completions", request_headers(request, key, settings), {**body, **extra})
 
     def decode_body(
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int
@@ -66,7 +89,7 @@ class OpenAIChat:
         """Return what a whole reply means."""
         if not 200 <= status < 300:
             return self.classify(status, headers, body, at_ms=at_ms)
-        request_id = optional_text(headers.get("x-request-id"))
+        request_id = request_id_of(headers)
         try:
             data = json.loads(body)
         except (ValueError, RecursionError):
@@ -79,14 +102,19 @@ class OpenAIChat:
             return malformed(f"HTTP {status} with JSON that holds no choices[0].message", request_id=request_id)
         refusal = _content(message.get("refusal"))
         raw = optional_text(choice.get("finish_reason"))
+        response_id = optional_text(data.get("id"))
+        calls = _Calls()
+        calls.add(message.get("tool_calls"), whole_calls=True)
+        found = calls.found(response_id)
         return Completion(
             text=_content(message.get("content")) + refusal,
-            finish=Finish.REFUSAL if refusal else _FINISH.get(raw or "", Finish.UNKNOWN),
+            finish=_finish(raw or "", refused_=bool(refusal), calls=found),
             raw_finish=raw,
             usage=_usage(data.get("usage")),
             model=optional_text(data.get("model")),
-            response_id=optional_text(data.get("id")),
+            response_id=response_id,
             request_id=request_id,
+            tool_calls=found,
         )
 
     def stream_decoder(self, headers: Mapping[str, str], *, at_ms: int) -> "OpenAIChatStream":
@@ -95,12 +123,11 @@ class OpenAIChat:
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int) -> CallError:
         """Return the error that a reply with this status means."""
-        return classify_reply(status, headers, body, at_ms=at_ms, request_id=optional_text(headers.get("x-request-id")))
+        return classify_reply(status, headers, body, at_ms=at_ms, request_id=request_id_of(headers))
 
     def limits(self, headers: Mapping[str, str], at_ms: int) -> LimitSnapshot | None:
-        """Return what `x-ratelimit-*` says. A limit of 0 or less is how compatible servers say that they know none."""
-        found = LimitSnapshot(at_ms=at_ms, **_dimension(headers, "requests"), **_dimension(headers, "tokens"))
-        return None if found == LimitSnapshot(at_ms=at_ms) else found
+        """Return what `x-ratelimit-*` says."""
+        return limits_of(headers, at_ms)
 
 
 class OpenAIChatStream(AnswerStream):
@@ -110,6 +137,7 @@ class OpenAIChatStream(AnswerStream):
         super().__init__(headers, at_ms)
         self._refused = False
         self._usage: Usage | None = None
+        self._calls = _Calls()
 
     def feed(self, event: SSEEvent) -> list[str]:
         """Return the pieces of text in an event."""
@@ -151,19 +179,21 @@ class OpenAIChatStream(AnswerStream):
                 request_id=self._request_id,
                 partial=self.text,
             )
+        found = self._calls.found(self._id)
         return Completion(
             text=self.text,
-            finish=Finish.REFUSAL if self._refused else _FINISH.get(self._raw_finish, Finish.UNKNOWN),
+            finish=_finish(self._raw_finish, refused_=self._refused, calls=found),
             raw_finish=self._raw_finish,
             usage=self._usage,
             model=self._model,
             response_id=self._id,
             request_id=self._request_id,
+            tool_calls=found,
         )
 
     @property
     def _request_id(self) -> str | None:
-        return optional_text(self._headers.get("x-request-id"))
+        return request_id_of(self._headers)
 
     def _fail(self, said: Any) -> None:
         self._error = classify_in_body(
@@ -180,6 +210,8 @@ class OpenAIChatStream(AnswerStream):
             refusal = _content(delta.get("refusal"))
             self._refused = self._refused or bool(refusal)
             pieces = [text for text in (_content(delta.get("content")), refusal) if text]
+            self._calls.add(delta.get("tool_calls"))
+            # Reasoning too, which servers send as `reasoning_content` or `reasoning`.
             carried = any(value for name, value in delta.items() if name != "role")
         reason = optional_text(choice.get("finish_reason"))
         self._raw_finish = reason or self._raw_finish
@@ -187,6 +219,130 @@ class OpenAIChatStream(AnswerStream):
             self._progress += 1
         self._pieces += pieces
         return pieces
+
+
+class _Calls:
+    """The tool calls of one answer as they come: whole, or in pieces that belong together by `index`.
+
+    Some servers give no index, or none that tells two calls apart; then an id that is new begins a call, and a piece without one goes to the
+    call before.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[dict[str, Any]] = []
+        self._by_index: dict[Any, dict[str, Any]] = {}
+
+    def add(self, deltas: Any, *, whole_calls: bool = False) -> None:
+        """Note a list of calls or pieces of them, as the wire has it."""
+        for delta in deltas if isinstance(deltas, list) else ():
+            if isinstance(delta, dict):
+                self._add(delta, whole_calls)
+
+    def found(self, answer: str | None) -> tuple[ToolCall, ...]:
+        """Return the calls in the order they began in. `answer`: the id of the answer."""
+        return tuple(
+            call_of(
+                call["value"] if call["value"] is not None else "".join(call["pieces"]),
+                call_id=call["id"],
+                name=call["name"],
+                answer=answer,
+                number=number,
+            )
+            for number, call in enumerate(self._found)
+        )
+
+    def _add(self, delta: dict[str, Any], whole_call: bool) -> None:
+        call = self._call(None if whole_call else delta.get("index"), optional_text(delta.get("id")), whole_call)
+        function = delta.get("function")
+        if not isinstance(function, dict):
+            return
+        call["name"] = call["name"] or optional_text(function.get("name")) or ""
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            call["pieces"].append(arguments)
+        elif arguments is not None:
+            call["value"] = arguments
+
+    def _call(self, index: Any, call_id: str | None, whole_call: bool) -> dict[str, Any]:
+        known = self._by_index.get(index) if isinstance(index, int) else None
+        if known is None and not isinstance(index, int) and not whole_call and self._found:
+            known = self._found[-1]
+        if known is not None and (call_id is None or known["id"] in (None, call_id)):
+            known["id"] = known["id"] or call_id
+        else:
+            known = {"id": call_id, "name": "", "pieces": [], "value": None}
+            self._found.append(known)
+        if isinstance(index, int):
+            self._by_index[index] = known
+        return known
+
+
+def _messages(message: Message) -> list[dict[str, Any]]:
+    """One turn as messages of this format: results have one each, and stand before what else is said."""
+    if isinstance(message.content, str):
+        return [{"role": message.role, "content": message.content}]
+    told: list[dict[str, Any]] = [
+        {"role": "tool", "tool_call_id": result.call_id, "content": result_text(result)}
+        for result in message.tool_results
+    ]
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": argument_text(call)}}
+        for call in message.tool_calls
+    ]
+    pictures = any(isinstance(part, Image) for part in message.content)
+    if pictures:
+        content: Any = [_part(part) for part in message.content if isinstance(part, Text | Image)]
+    else:
+        content = message.text
+    if calls:
+        told.append({"role": message.role, "content": content or None, "tool_calls": calls})
+    elif content or not told:
+        told.append({"role": message.role, "content": content})
+    return told
+
+
+def _part(part: Text | Image) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    return {"type": "image_url", "image_url": {"url": image_url(part)}}
+
+
+def _features(request: Request) -> dict[str, Any]:
+    """The fields of what only some requests use."""
+    fields: dict[str, Any] = {}
+    if request.tools:
+        fields["tools"] = [{"type": "function", "function": _function(tool)} for tool in request.tools]
+        if request.tool_choice is not None:
+            fields["tool_choice"] = (
+                request.tool_choice
+                if request.tool_choice in ("auto", "none", "required")
+                else {"type": "function", "function": {"name": request.tool_choice}}
+            )
+        if request.parallel_tools is not None:
+            fields["parallel_tool_calls"] = request.parallel_tools
+    if request.schema is not None:
+        fields["response_format"] = {
+            "type": "json_schema",
+            "json_schema": schema_format(request.schema, request.schema_name),
+        }
+    if request.effort is not None:
+        fields["reasoning_effort"] = request.effort
+    if request.cache_key is not None:
+        fields["prompt_cache_key"] = request.cache_key
+    return fields
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    described = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {**described, "strict": True} if tool.strict else described
+
+
+def _finish(raw: str, *, refused_: bool, calls: tuple[ToolCall, ...]) -> Finish:
+    if refused_:
+        return Finish.REFUSAL
+    found = _FINISH.get(raw, Finish.UNKNOWN)
+    # Some servers say "stop" after calls all the same.
+    return Finish.TOOL if calls and found is Finish.STOP else found
 
 
 def _max_tokens_field(base_url: str) -> str:
@@ -228,14 +384,3 @@ def _usage(value: Any) -> Usage | None:
         output_visible=completion - reasoning,
         output_reasoning=reasoning,
     )
-
-
-def _dimension(headers: Mapping[str, str], name: str) -> dict[str, Any]:
-    limit_text = headers.get(f"x-ratelimit-limit-{name}")
-    limit = count(limit_text) or None
-    unknown = limit_text is not None and limit is None
-    return {
-        f"{name}_limit": limit,
-        f"{name}_remaining": None if unknown else count(headers.get(f"x-ratelimit-remaining-{name}")),
-        f"{name}_reset": None if unknown else go_duration(headers.get(f"x-ratelimit-reset-{name}")),
-    }

@@ -3,6 +3,7 @@
 A job can never change any of it: it names a provider and a model, and the URL, key and headers come from here.
 """
 
+import re
 from typing import Literal
 
 import msgspec
@@ -18,10 +19,18 @@ _FRAMING_HEADERS = frozenset(
 )
 
 
+class ProviderLoadError(ValueError):
+    """A provider's `factory` cannot be loaded; the message names the provider and why."""
+
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One provider account. Raises ValueError naming the field when built by hand; msgspec's ValidationError when decoded.
 
-    - `wire`: the format it speaks. `base_url`: where, e.g. `https://api.openai.com/v1` or `https://api.anthropic.com`.
+    - `wire`: the format it speaks; "own" is a host's own provider, made by `factory` ("package.module:Class") or given to `Supervisor`.
+    - `base_url`: where it is, e.g. `https://api.openai.com/v1` or `https://api.anthropic.com`; none for "own".
     - `key_env`, `key_file`: where the key is found when a call is sent; the variable wins. Neither: no key is sent.
     - `allow_private`: permits http and private or loopback addresses: a server of your own.
     - `proxy`: an HTTP or SOCKS proxy's URL. Proxy variables of the environment are ignored.
@@ -31,12 +40,15 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     - `unsupported`: request fields this provider refuses (`temperature`, `top_p`, `stop`, `seed`, `max_output`, `stream_options`, or a name in
       `extra`); they are left out (`on_unsupported = "drop"`) or the call is refused before it is sent (`"error"`).
     - `default_max_output`: tokens, where the format requires a limit and the request names none.
+    - `background`: have each streamed call kept and carried on by the provider (OpenAI Responses), so that one whose connection or process is
+      lost is taken up again instead of being paid for twice. The provider stores such calls for 30 days.
     - `max_in_flight`: calls open at once in this process; further ones queue.
     """
 
     name: str
-    wire: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "ollama"]
-    base_url: str
+    wire: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "ollama", "own"]
+    base_url: str = ""
+    factory: str | None = None
     key_env: str | None = None
     key_file: str | None = None
     allow_private: bool = False
@@ -50,13 +62,24 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     on_unsupported: Literal["drop", "error"] = "drop"
     unsupported: frozenset[str] = frozenset()
     default_max_output: int = 1024
+    background: bool = False
     max_in_flight: int = 512
 
     def __post_init__(self) -> None:
-        check_base_url(self.base_url, allow_private=self.allow_private)
+        if self.wire == "own":
+            if self.base_url:
+                raise ValueError("base_url is not for wire 'own': the provider's own code knows where to go")
+        elif not self.base_url:
+            raise ValueError("base_url is missing: where the provider is, like https://api.openai.com/v1")
+        else:
+            check_base_url(self.base_url, allow_private=self.allow_private)
+        if self.factory is not None and (self.wire != "own" or not _FACTORY.fullmatch(self.factory)):
+            raise ValueError("factory is for wire 'own', as 'package.module:Class'")
         for field in ("default_max_output", "max_in_flight"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be 1 or more, not {getattr(self, field)}")
+        if self.background and self.wire != "openai-responses":
+            raise ValueError(f"background needs wire openai-responses, not {self.wire}")
         if self.proxy is not None and not self.proxy.startswith(("http://", "https://", "socks5://", "socks5h://")):
             raise ValueError("proxy must be an http://, https://, socks5:// or socks5h:// URL")
         for field in ("version", "organization", "project", "workspace"):

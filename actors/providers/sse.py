@@ -30,7 +30,8 @@ class SSEDecoder:
     """Turns chunks of any size into events. Not thread-safe: one decoder belongs to one response.
 
     Comment lines are keep-alives and yield nothing. A field named `error`, which old llama.cpp servers send in place of data, becomes an
-    event named "error". Bytes that are no UTF-8 are replaced, as the standard says.
+    event named "error"; so does a bare JSON object that stands on lines of its own, which is how Gemini and some proxies end a stream
+    that failed. Bytes that are no UTF-8 are replaced, as the standard says.
     """
 
     def __init__(self, *, max_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -44,6 +45,7 @@ class SSEDecoder:
         self._name = ""
         self._data: list[str] = []
         self._data_size = 0
+        self._bare: list[bytes] = []  # the lines of an object outside of any event
 
     def feed(self, chunk: bytes) -> list[SSEEvent]:
         """Return the events that these bytes complete. Raises EventTooLargeError."""
@@ -69,17 +71,23 @@ class SSEDecoder:
             self._hold(rest)
         events: list[SSEEvent] = []
         for line in lines:
-            if line:
+            if self._bare or line[:1] == b"{":
+                self._bare_line(line, events)
+            elif line:
                 self._field(line)
             else:
                 self._dispatch(events)
         return events
 
-    def close(self) -> bool:
-        """End the stream. An event that no blank line closed is not an event; returns whether there was such a remainder."""
-        dropped = bool(self._partial or self._data)
+    def close(self) -> list[SSEEvent]:
+        """End the stream. An event that no blank line closed is not an event; a bare object at the end is one."""
+        events: list[SSEEvent] = []
+        last = b"".join(self._partial)
         self._partial, self._data = [], []
-        return dropped
+        if self._bare or last[:1] == b"{":
+            self._bare.append(last)
+            self._dispatch_bare(events)
+        return events
 
     def _hold(self, piece: bytes) -> None:
         self._partial.append(piece)
@@ -103,6 +111,22 @@ class SSEDecoder:
         elif raw_name == b"error":
             self._name = "error"
             self._add(raw_value)
+
+    def _bare_line(self, line: bytes, events: list[SSEEvent]) -> None:
+        """Collect an object: one line of it, or lines as pretty-printers write them, to the brace in the first column."""
+        self._first_line = False
+        self._data_size += len(line)
+        if self._data_size > self._max:
+            raise EventTooLargeError(
+                f"an object in the stream is over {self._max} bytes; the server does not speak SSE as expected"
+            )
+        self._bare.append(line)
+        if not line or line[:1] == b"}" or (len(self._bare) == 1 and line.rstrip()[-1:] == b"}"):
+            self._dispatch_bare(events)
+
+    def _dispatch_bare(self, events: list[SSEEvent]) -> None:
+        events.append(SSEEvent("error", b"\n".join(self._bare).decode("utf-8", "replace")))
+        self._bare, self._data, self._data_size, self._name = [], [], 0, ""
 
     def _add(self, raw_value: bytes) -> None:
         self._data_size += len(raw_value)

@@ -4,15 +4,20 @@ All arithmetic is in `limiter.py`; here are the mailbox, the timers, and whom to
 "not before" (`CallDeferred`). The dispatcher is told when the key is worth claiming jobs for, so that most jobs of a throttled key are
 never claimed in vain.
 
-**Restart.** A new life asks the ledger what went out during the last window before it admits anything, so neither a crash of this actor nor a
-`kill -9` of the process lets the provider see more than the limit. Within one process, the life before may have granted calls
-whose intents are not in the ledger yet: a later life lets `max_delivery` pass before it asks. What it cannot know is which calls of that
-life are still in flight; their slots count as free.
+**All workers of a database share one limit.** Each limiter counts what it grants, and the transaction that records an intent has the last word
+(`persistence.limits`): a call that does not fit with what the others did is refused there, and this limiter is told how the key stands. While
+others are about and somebody waits, it asks by itself. Holds and lowered limits of others reach it the same way.
+
+**Restart.** A new life asks the database how the key stands before it admits anything, so neither a crash of this actor nor a `kill -9` of the
+process lets the provider see more than the limit. Within one process, the life before may have granted calls whose intents are not in the
+database yet: a later life lets `max_delivery` pass before it asks.
 """
 
+import logging
 import math
 from typing import Any
 
+from ...persistence.limit_rules import NOTHING
 from ..kernel.actor import Actor
 from ..kernel.messages import Down
 from ..kernel.system import ActorSystem
@@ -26,11 +31,14 @@ from ..messages import (
     KeyFreed,
     KeyHeld,
     KeyRefused,
+    LimitsChanged,
     LimitsDescribed,
     LimitsObserved,
     LoadUsage,
+    LowerLimits,
     ReportIn,
     ReserveCall,
+    SaveDescription,
     SaveHold,
     SettleCall,
     UsageLoaded,
@@ -47,9 +55,6 @@ PARK_AFTER = 3.0
 REPORT_INTERVAL = 0.1
 """Seconds between two reports to the dispatcher, at least."""
 
-SAVE_HOLDS_FROM = 5.0
-"""Seconds. Shorter holds are not worth a write: a restart takes about as long."""
-
 ASK_AGAIN_AFTER = 1.0
 """Seconds after which the store is asked again for the recent usage, if it has not answered."""
 
@@ -57,12 +62,30 @@ SHORTEST_TIMER = 0.001
 """Seconds. A forecast may fall short by the rounding of a float; the next look must not come at the same instant."""
 
 
+LOOK_AT_OTHERS = 0.25
+"""Seconds between two looks at what other workers did, while somebody waits for it."""
+
+DESCRIBE_EVERY = 1.0
+"""Seconds between two descriptions for people, at least."""
+
+OF_ACCOUNT = frozenset({"credential", "provider"})
+"""Scopes (`Scope`) of a refusal that concern every key of the provider."""
+LOUD = frozenset({"auth", "quota"})
+"""Kinds of refusal that a person must hear of."""
+
+logger = logging.getLogger(__name__)
+
+
 class _Wake:
     """To itself: time has passed; what is due is done after every batch anyway."""
 
 
 class _AskStore:
-    """To itself: ask the store (again) what went out lately."""
+    """To itself: ask the store (again) how the key stands."""
+
+
+class _ShowItself:
+    """To itself: a description is due."""
 
 
 class RateLimiterActor(Actor):
@@ -82,48 +105,57 @@ class RateLimiterActor(Actor):
         limit_key: str,
         limits: LimitSettings,
         *,
+        account: str = "",
+        remedy: str = "",
         park_after: float = PARK_AFTER,
         window: float = WINDOW,
         max_delivery: float = MAX_DELIVERY,
     ) -> None:
         super().__init__(system)
         self.limit_key = limit_key
-        self._limiter = Limiter(limit_key, limits, window=window, max_delivery=max_delivery)
+        self._account = account or limit_key
+        self._remedy = remedy
+        self._limiter = Limiter(limit_key, limits, account=self._account, window=window, max_delivery=max_delivery)
         self._park_after = park_after
-        self._window = window
         self._max_delivery = max_delivery
         self._loaded = False
+        self._axis = 0.0
         self._wake: tuple[float, TimerToken] | None = None
         self._told: KeyHeld | KeyFreed | None = None
         self._looked_at = -math.inf
+        self._asked_at = -math.inf
         self._taken = False
-        self._saved_until_ms: int | None = None
+        self._saved: dict[str, int] = {}
+        self._described_at = -math.inf
+        self._showing = False
 
     def on_start(self) -> None:
-        """Ask what went out lately: at once in the first life, in later ones when the last grants of the life before are in the ledger."""
+        """Ask how the key stands: at once in the first life, in later ones when the last grants of the life before are in the database."""
+        # The limiter's clock stands where the calendar does, so that its slots of time are those of the database.
+        self._axis = self.now_ms() / 1000 - self.monotonic()
         if self.generation > 1:
             self.after(self._max_delivery, _AskStore())
         else:
-            self._ask_store()
+            self._ask_store(self._now())
 
     def receive(self, message: object) -> None:
         """Take note of one message; what follows from it for those in line is done in `after_batch`."""
-        now = self.monotonic()
+        now = self._now()
         match message:
             case ReserveCall(reply_to=owner, call=call):
                 self.watch(owner)
                 self._taken = True
-                again = self._limiter.reserve(call, message.charge.tokens, message.priority, owner, now)
+                again = self._limiter.reserve(
+                    call, message.charge, message.priority, owner, now, assumed_output=message.assumed_output
+                )
                 if again is not None:
-                    self.tell(owner, CallGranted(call))
-            case SettleCall(call=call, tokens=tokens):
-                if tokens is not None and message.sent and not message.refund_tokens and self._limiter.succeed(call):
-                    self._clear_saved_hold()
-                self._limiter.settle(call, tokens, now, sent=message.sent, refund_tokens=message.refund_tokens)
+                    self.tell(owner, CallGranted(call, again.gate))
+            case SettleCall():
+                self._on_settled(message, now)
             case WithdrawCall(call=call):
-                self._limiter.settle(call, None, now, sent=False)
+                self._limiter.settle(call, NOTHING, now)
             case LimitsObserved(call=call, snapshot=snapshot):
-                at = now if snapshot is None else min(now, self._monotonic_of(snapshot.at_ms))
+                at = now if snapshot is None else min(now, self._at(snapshot.at_ms))
                 self._limiter.observe(call, snapshot, at, now)
             case KeyRefused():
                 self._on_refused(message, now)
@@ -131,66 +163,123 @@ class RateLimiterActor(Actor):
                 self._limiter.abandon(owner)
             case UsageLoaded():
                 self._on_usage_loaded(message, now)
+            case LimitsChanged():
+                self._on_changed(message, now)
             case DescribeLimits(reply_to=reply_to):
                 self.tell(reply_to, LimitsDescribed(self.limit_key, self._describe(now)))
             case ReportIn():
                 self._told, self._looked_at = None, -math.inf
             case _Wake():
                 self._wake = None
+                return
             case _AskStore():
                 if not self._loaded:
-                    self._ask_store()
+                    self._ask_store(now)
+                return
+            case _ShowItself():
+                self._showing = False
+                self._described_at = now
+                self.tell(STORE, SaveDescription(self.limit_key, self._describe(now)))
+                return
             case _:
                 self.unhandled(message)
+        self._show_soon(now)
 
     def after_batch(self) -> None:
         """Grant and defer what is due, report to the dispatcher, and set the timer for what time alone will change."""
         if not self._loaded:
             return
-        now = self.monotonic()
+        now = self._now()
         for grant in self._limiter.admit(now):
-            self.tell(grant.owner, CallGranted(grant.call))
+            self.tell(grant.owner, CallGranted(grant.call, grant.gate))
         for deferral in self._limiter.defer(now, self._park_after):
             until_ms = self._wall_ms(deferral.until)
             self.tell(
                 deferral.owner,
                 CallDeferred(call=deferral.call, until_ms=until_ms, limit_key=self.limit_key, reason=deferral.reason),
             )
-        self._set_timer(min(self._limiter.next_change(now, self._park_after) or math.inf, self._report(now)), now)
+        due = min(self._limiter.next_change(now, self._park_after) or math.inf, self._report(now))
+        self._set_timer(min(due, self._look_at_others(now)), now)
 
     # -- the store --------------------------------------------------------------------------------------------------------
 
-    def _ask_store(self) -> None:
-        since_ms = self.now_ms() - math.ceil((self._window + self._max_delivery) * 1000)
-        self.tell(STORE, LoadUsage(self.name, self.limit_key, since_ms))
-        self.after(ASK_AGAIN_AFTER, _AskStore())
+    def _ask_store(self, now: float) -> None:
+        self._asked_at = now
+        days = self._limiter.dimensions.days_charged(now)
+        self.tell(STORE, LoadUsage(self.name, self.limit_key, self._account, days))
+        if not self._loaded:
+            self.after(ASK_AGAIN_AFTER, _AskStore())
 
-    def _on_usage_loaded(self, usage: UsageLoaded, now: float) -> None:
-        if self._loaded:
-            return  # the answer to an earlier question, which came after all
-        hold = None
-        if usage.hold_until_ms is not None:
-            hold = Hold(self._monotonic_of(usage.hold_until_ms), usage.hold_reason or "held")
-            self._saved_until_ms = usage.hold_until_ms
-        entries = [(self._monotonic_of(sent_ms), tokens) for sent_ms, tokens in usage.entries]
-        self._limiter.restore(entries, hold, now)
-        self._loaded = True
-        self.ready()
+    def _look_at_others(self, now: float) -> float:
+        """Ask what others did if that may let somebody in; return when to ask again (infinity: nobody waits for it)."""
+        wanted = self._limiter.waiting or isinstance(self._told, KeyHeld)
+        if not (wanted and self._limiter.shared):
+            return math.inf
+        if now - self._asked_at >= LOOK_AT_OTHERS:
+            self._ask_store(now)
+        return self._asked_at + LOOK_AT_OTHERS
+
+    def _on_usage_loaded(self, loaded: UsageLoaded, now: float) -> None:
+        self._limiter.learn(loaded.picture, loaded.not_before_ms, now, first=not self._loaded)
+        for hold in loaded.picture.holds:
+            self._saved[hold.key] = hold.until
+        if not self._loaded:
+            self._loaded = True
+            self.ready()
+
+    def _on_changed(self, changed: LimitsChanged, now: float) -> None:
+        self._limiter.dimensions.set_factor(changed.factor, changed.factor_at_ms, now)
+        for hold in changed.holds:
+            self._saved[hold.key] = hold.until
+            self._limiter.impose(Hold(self._at(hold.until), hold.reason, hold.kind))
+        gone = [key for key, until_ms in self._saved.items() if until_ms in changed.lifted]
+        for key in gone:
+            del self._saved[key]
+        if gone and not self._saved:
+            self._limiter.lift()
+
+    def _on_settled(self, settled: SettleCall, now: float) -> None:
+        call = settled.call
+        if settled.succeeded and self._limiter.succeed(call):
+            self._clear_saved_holds()
+        if settled.succeeded or settled.failure is not None:
+            hold = self._limiter.trouble(call, settled.failure, settled.retry_after, now)
+            if hold is not None:
+                logger.warning("%s: %s; it is left alone for %.1f s", self.limit_key, hold.reason, hold.until - now)
+                self._save_hold(self.limit_key, hold)
+        self._limiter.settle(call, settled.used, now)
 
     def _on_refused(self, refused: KeyRefused, now: float) -> None:
+        known = self._limiter.hold
         jitter = self.system.random.random()
         hold = self._limiter.refuse(
             refused.call, refused.kind, refused.retry_after, refused.reason, now=now, jitter=jitter
         )
-        until_ms = self._wall_ms(hold.until)
-        if hold.until - now >= SAVE_HOLDS_FROM and until_ms != self._saved_until_ms:
-            self._saved_until_ms = until_ms
-            self.tell(STORE, SaveHold(limit_key=self.limit_key, until_ms=until_ms, reason=hold.reason))
+        if refused.kind == "rate":
+            self._limiter.dimensions.lower(now)
+            self.tell(STORE, LowerLimits(self.name, self.limit_key))
+        whole = refused.scope in OF_ACCOUNT
+        if refused.kind in LOUD and (known is None or known.kind != refused.kind):
+            what = f"all models of {self._account}" if whole else self.limit_key
+            logger.error(
+                "%s is on hold, no job pays for it: %s. %s, then `callboard limits --resume %s`",
+                what,
+                refused.reason,
+                self._remedy or "Put that right",
+                self._account if whole else self.limit_key,
+            )
+        self._save_hold(self._account if whole else self.limit_key, hold)
 
-    def _clear_saved_hold(self) -> None:
-        if self._saved_until_ms is not None:
-            self._saved_until_ms = None
-            self.tell(STORE, SaveHold(limit_key=self.limit_key, until_ms=None, reason="a call succeeded"))
+    def _save_hold(self, key: str, hold: Hold) -> None:
+        until_ms = self._wall_ms(hold.until)
+        if self._saved.get(key) != until_ms:
+            self._saved[key] = until_ms
+            self.tell(STORE, SaveHold(key=key, until_ms=until_ms, reason=hold.reason, kind=hold.kind))
+
+    def _clear_saved_holds(self) -> None:
+        for key in self._saved:
+            self.tell(STORE, SaveHold(key=key, until_ms=None, reason="a call succeeded"))
+        self._saved.clear()
 
     # -- the dispatcher ---------------------------------------------------------------------------------------------------
 
@@ -238,12 +327,25 @@ class RateLimiterActor(Actor):
             due = max(due, now + SHORTEST_TIMER)
             self._wake = due, self.after(due - now, _Wake())
 
-    def _monotonic_of(self, wall_ms: int) -> float:
-        return self.monotonic() - (self.now_ms() - wall_ms) / 1000
+    def _now(self) -> float:
+        """The limiter's clock: runs evenly, and stood where the calendar does when this life began."""
+        now = self.monotonic() + self._axis
+        self._limiter.dimensions.wall_shift_ms = self.now_ms() - math.floor(now * 1000)
+        return now
+
+    def _at(self, wall_ms: int) -> float:
+        return self._now() - (self.now_ms() - wall_ms) / 1000
 
     def _wall_ms(self, at: float) -> int:
-        return self.now_ms() + math.ceil((at - self.monotonic()) * 1000)
+        return self.now_ms() + math.ceil((at - self._now()) * 1000)
+
+    # -- people -----------------------------------------------------------------------------------------------------------
 
     def _describe(self, now: float) -> dict[str, Any]:
         headroom = self._limiter.headroom(now, self._park_after)
-        return {**self._limiter.describe(now, self.now_ms()), "headroom": headroom, "loaded": self._loaded}
+        return {**self._limiter.describe(now), "headroom": headroom, "loaded": self._loaded}
+
+    def _show_soon(self, now: float) -> None:
+        if not self._showing and self._loaded:
+            self._showing = True
+            self.after(max(0.0, self._described_at + DESCRIBE_EVERY - now), _ShowItself())

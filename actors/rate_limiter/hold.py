@@ -33,10 +33,11 @@ PATIENT = Backoff(base=30.0, cap=600.0)
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nothing is granted before `until` (seconds on the limiter's clock)."""
+    """Nothing is granted before `until` (seconds on the limiter's clock). `kind`: rate, quota, auth, or breaker."""
 
     until: float
     reason: str
+    kind: str = "rate"
 
 
 @dataclass(slots=True)
@@ -66,9 +67,18 @@ class HoldState:
         backoff = PATIENT if kind in PATIENT_KINDS else BRISK
         until = now + min(LONGEST_HOLD, max(asked, backoff.delay(max(1, self.refusals), jitter)))
         if standing is None or until > standing.until:
-            self.hold = Hold(until, reason)
+            self.hold = Hold(until, reason, kind)
         assert self.hold is not None
         return self.hold
+
+    def impose(self, hold: Hold) -> None:
+        """Take over a hold that was decided elsewhere, if it is longer than what stands."""
+        if self.hold is None or hold.until > self.hold.until:
+            self.hold = hold
+
+    def lift(self) -> None:
+        """End the hold and the row of refusals: a person said so."""
+        self.hold, self.refusals = None, 0
 
     def succeed(self, granted_at: float) -> bool:
         """End the row of refusals if this call was granted after the last one; return whether it did."""

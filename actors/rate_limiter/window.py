@@ -17,17 +17,20 @@ Both need two things from outside: that a charge is at least what the server cou
 and that a granted call is counted within `max_delivery` or begins to be answered before that.
 
 **What it costs.** A charge is held for `window` plus the delivery that could not be ruled out, plus rounding up to a slot: with the
-defaults at most 61.07 s for a minute's limit, which is 98.2 % of it under saturation.
+defaults at most 61.13 s for a minute's limit, which is 98.1 % of it under saturation.
 
-Charges with the same expiry slot are added up, so the memory is bounded by the slots of two windows (2,048 at most), at any rate. The
-slot is a power of two seconds: dividing by it is exact, and no rounding of a float can let a charge go early.
+Charges with the same expiry slot are added up, so the memory is bounded by the slots of two windows (1,600 at most), at any rate. The
+slots are those of the database (`limit_rules`), where all workers add up theirs: what others were charged stands beside our own.
 
 Pure arithmetic: no clock (every `now` is seconds on one clock that never runs backwards), no thread, no I/O.
 """
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from ...persistence.limit_rules import slot_seconds
 
 WINDOW = 60.0
 """Seconds of the window that a limit "per minute" is counted in."""
@@ -50,10 +53,12 @@ class Window:
     def __init__(self, limit: int | None, *, window: float = WINDOW, max_delivery: float = MAX_DELIVERY) -> None:
         self._window = window
         self._max_delivery = max_delivery
-        self._slot = 2.0 ** math.floor(math.log2(window / 512))
+        self._slot = slot_seconds(window)
         self._tick = 0
         self._held: dict[int, int] = {}
         self._used = 0
+        self._others: dict[int, int] = {}
+        self._used_by_others = 0
         self._lapsed: deque[tuple[int, int]] = deque()
         self._foreign = 0.0
         self._foreign_at = 0.0
@@ -84,12 +89,29 @@ class Window:
         if amount > entry.amount:
             self._hold(counted_now, amount - entry.amount)
 
-    def restore(self, amount: int, sent_at: float, now: float) -> None:
-        """Hold a charge of an earlier life that went out at `sent_at`, as late as the server may have counted it."""
+    def learn(self, others: Iterable[tuple[float, int]], own: Iterable[tuple[float, int]], now: float) -> None:
+        """Take over what the database says of other workers' charges, and of our own, as (when it lapses, amount); the last word on both.
+
+        What is on record as ours but not known here (an earlier life granted it) counts as others' too. What a reply's headers showed of
+        others is not counted twice.
+        """
         self._advance(now)
-        slot = self._expiry(min(sent_at, now) + self._max_delivery)
-        if slot > self._tick:
-            self._hold(slot, amount)
+        before = self._used_by_others
+        self._others = {}
+        for slot, amount in self._slots(others):
+            self._others[slot] = self._others.get(slot, 0) + amount
+        for slot, amount in self._slots(own):
+            if (unknown := amount - self._held.get(slot, 0)) > 0:
+                self._others[slot] = self._others.get(slot, 0) + unknown
+        self._used_by_others = sum(self._others.values())
+        if self._foreign:
+            left = self._foreign_left(now)
+            self._foreign, self._foreign_at = max(0.0, left - max(0, self._used_by_others - before)), now
+
+    @property
+    def shared(self) -> bool:
+        """Whether others are known to have charged it."""
+        return bool(self._others)
 
     def observe(self, remaining: int, younger: int, since: float, now: float) -> None:
         """Take note of what the server said it had left, in the reply to a call granted at `since`.
@@ -101,15 +123,20 @@ class Window:
         if self.limit is None:
             return
         self._advance(now)
-        ours = self._used - younger + sum(amount for slot, amount in self._lapsed if slot * self._slot > since)
+        ours = (
+            self._used
+            + self._used_by_others
+            - younger
+            + sum(amount for slot, amount in self._lapsed if slot * self._slot > since)
+        )
         foreign = self.limit - max(0, remaining) - ours
         if foreign > self._foreign_left(now):
             self._foreign, self._foreign_at = float(foreign), now
 
     def used(self, now: float) -> int:
-        """Return what counts against the limit now: our own charges, and what others were seen to use."""
+        """Return what counts against the limit now: our own charges, those of other workers, and what strangers were seen to use."""
         self._advance(now)
-        return self._used + math.ceil(self._foreign_left(now))
+        return self._used + self._used_by_others + math.ceil(self._foreign_left(now))
 
     def free(self, now: float) -> int | None:
         """Return what is left now, None when there is no limit."""
@@ -121,7 +148,7 @@ class Window:
             return None
         self._advance(now)
         last = math.floor(at / self._slot)
-        still_held = sum(amount for slot, amount in self._held.items() if slot > last)
+        still_held = sum(amount for held in (self._held, self._others) for slot, amount in held.items() if slot > last)
         return max(0, self.limit - still_held - math.ceil(self._foreign_left(at)))
 
     def fits(self, amount: int, now: float) -> bool:
@@ -139,29 +166,29 @@ class Window:
         return self._earliest(amount - whole * self.limit, now) + whole * (self._window + self._max_delivery)
 
     def next_expiry(self, now: float) -> float | None:
-        """Return when the next of our own charges lapses, None when none is held."""
+        """Return when the next of the charges lapses, None when none is held."""
         self._advance(now)
-        return min(self._held) * self._slot if self._held else None
+        return min([*self._held, *self._others]) * self._slot if self._held or self._others else None
 
     def __len__(self) -> int:
         """Return the number of slots in use, which bounds the memory."""
-        return len(self._held) + len(self._lapsed)
+        return len(self._held) + len(self._others) + len(self._lapsed)
 
     def _earliest(self, amount: int, now: float) -> float:
         limit = self.limit
         assert limit is not None
         self._advance(now)
-        own = self._used
+        own = self._used + self._used_by_others
         at = now
-        for slot in [*sorted(self._held), None]:
-            # Between two expiries only the use of others drains, steadily.
+        for slot in [*sorted(self._held.keys() | self._others.keys()), None]:
+            # Between two expiries only the use of strangers drains, steadily.
             room = limit - amount - own
             if room >= 0:
                 drained = at + max(0.0, self._foreign_left(at) - room) * self._window / limit
                 if slot is None or drained < slot * self._slot:
                     return drained
             assert slot is not None
-            own -= self._held[slot]
+            own -= self._held.get(slot, 0) + self._others.get(slot, 0)
             at = slot * self._slot
         raise AssertionError  # pragma: no cover - with nothing held, an amount within the limit fits once others have drained
 
@@ -172,6 +199,12 @@ class Window:
 
     def _expiry(self, latest: float) -> int:
         return math.ceil((latest + self._window) / self._slot)
+
+    def _slots(self, charges: Iterable[tuple[float, int]]) -> list[tuple[int, int]]:
+        # The instants come from another clock, to the millisecond: a hair after the slot's end is its end.
+        hair = min(0.002, self._slot / 4)
+        found = [(math.ceil((lapses_at - hair) / self._slot), amount) for lapses_at, amount in charges]
+        return [(slot, amount) for slot, amount in found if slot > self._tick]
 
     def _hold(self, slot: int, amount: int) -> None:
         self._used += amount
@@ -189,6 +222,10 @@ class Window:
         for slot in sorted(slot for slot in self._held if slot <= tick):
             amount = self._held.pop(slot)
             self._used -= amount
+            self._lapsed.append((slot, amount))
+        for slot in sorted(slot for slot in self._others if slot <= tick):
+            amount = self._others.pop(slot)
+            self._used_by_others -= amount
             self._lapsed.append((slot, amount))
         # Replies that take longer than a window to begin are not worth remembering for.
         while self._lapsed and (tick - self._lapsed[0][0]) * self._slot > self._window:

@@ -25,6 +25,7 @@ from ..messages import (
     LeaseLost,
     Release,
     ReportIn,
+    RetryLater,
     RevokeJob,
     RunJob,
     RunnerBusy,
@@ -41,11 +42,25 @@ from ..messages import (
 from ..providers.model import ErrorClass
 from ..settings import CompanySettings, Route
 from . import retry
-from .calling import CallingActor
+from .batching import BatchingActor
 from .children import AnswerInstead, children_of
 from .dialogue import Dialogue
-from .effects import CallModel, Effect, Embed, KeepSummary, KeepValue, ShowProgress, SpawnChildren
-from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry
+from .effects import (
+    CallFailedError,
+    CallModel,
+    ComeBack,
+    Effect,
+    Embed,
+    Exchange,
+    InputsPerCall,
+    KeepSummary,
+    KeepValue,
+    OrderOnBoard,
+    ShowProgress,
+    SpawnChildren,
+)
+from .embed import inputs_per_call
+from .handlers import Answer, EffectAsked, HandlerEnded, HandlerRegistry, Post
 from .verdicts import result_verdict, verdict_of
 from .work import HandlerOverdue, JobTimedOut, Stage, Work
 
@@ -53,7 +68,7 @@ HANDLER_GRACE = 10.0
 """Seconds a handler has to end after it was interrupted, before its thread counts as abandoned."""
 
 
-class JobRunnerActor(CallingActor):
+class JobRunnerActor(BatchingActor):
     """Performs one job at a time, under its lease. `open_limiter` has the limiter of a route started if it is not there."""
 
     def __init__(
@@ -126,7 +141,8 @@ class JobRunnerActor(CallingActor):
         if self._work is not None:
             raise AssertionError(f"{self.name} was given job {job.id} while it works on job {self._work.job.id}")
         name, system = self.name, self.system
-        performance = self._handlers.perform(job, lambda message: void(system.tell(name, message)))
+        post: Post = lambda message: void(system.tell(name, message))  # noqa: E731 - as an argument it is read no better
+        performance = self._performance_of_driver(job, post) or self._handlers.perform(job, post)
         dialogue = None if job.history is None else Dialogue(job.history)
         work = self._work = Work(job=job, performance=performance, dialogue=dialogue)
         timeout = job.options.job_timeout or self._settings.job_timeout
@@ -206,6 +222,7 @@ class JobRunnerActor(CallingActor):
         self._wind_down(work)
 
     def _wind_down(self, work: Work) -> None:
+        self._drop_what_waits()
         if not work.ended:
             work.performance.interrupt()
         for call in list(work.calls.values()):
@@ -213,7 +230,9 @@ class JobRunnerActor(CallingActor):
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
                 del work.calls[call.ref]
             elif call.stage is Stage.CALLING:
-                self.tell(provider_name(call.route.provider), AbortCall(call.ref))
+                # What the provider goes on with is left to it, where another attempt will ask for it.
+                keep = isinstance(work.ending, Release | RetryLater | Spawn)
+                self.tell(provider_name(call.route.provider), AbortCall(call.ref, keep))
         self._finish_when_quiet(work)
 
     def _finish_when_quiet(self, work: Work) -> None:
@@ -254,7 +273,7 @@ class JobRunnerActor(CallingActor):
             work.performance.interrupt()
         for call in work.calls.values():
             if call.stage is Stage.CALLING:
-                self.tell(provider_name(call.route.provider), AbortCall(call.ref))
+                self.tell(provider_name(call.route.provider), AbortCall(call.ref, keep=True))
 
     # --- effects --------------------------------------------------------------------------------------------------------------------
 
@@ -274,6 +293,13 @@ class JobRunnerActor(CallingActor):
                 answer.give(None)
             case SpawnChildren():
                 self._spawn(work, effect, answer)
+            case InputsPerCall(model):
+                try:
+                    answer.give(inputs_per_call(self._settings, model or work.job.model))
+                except CallFailedError as error:
+                    answer.refuse(error)
+            case OrderOnBoard() | Exchange() | ComeBack():
+                self._drive(work, effect, answer)
             case KeepSummary(said):
                 work.summary = said
                 answer.give(None)
@@ -299,6 +325,7 @@ class JobRunnerActor(CallingActor):
         self._leave_to_wait(work)
 
     def _leave_to_wait(self, work: Work) -> None:
-        """Leave for the children, once what the handler has under way beside them is done: it is paid for."""
-        if work.spawn is not None and not work.calls and not work.saves:
-            self._leave(work, work.spawn)
+        """Leave for the children, or for a batch, once what the handler has under way beside them is done: it is paid for."""
+        verdict = work.spawn or self._ready_to_join(work)
+        if verdict is not None and not work.calls and not work.saves:
+            self._leave(work, verdict)

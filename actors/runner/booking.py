@@ -1,9 +1,10 @@
 """What the ledger and the limiter are told about a call. Pure."""
 
+from dataclasses import replace
 from typing import Any
 
 from ...persistence.model import CallIntent, CallOutcome, ClaimedJob
-from ..cost import cost_at_most, cost_of
+from ..cost import cost_at_most, cost_of, price_id
 from ..messages import CallRef, Charge, SettleCall
 from ..providers.estimate import estimate_input_tokens
 from ..providers.model import (
@@ -19,23 +20,8 @@ from ..providers.model import (
     Usage,
 )
 from ..settings import CompanySettings, Route
+from .charges import output_at_most as output_at_most  # noqa: PLC0414 - others ask for it here
 from .effects import CallModel, Embed
-
-ASSUMED_OUTPUT = 512
-"""Tokens reserved for the answer of a call that sets no `max_output`; what it really used is settled afterwards."""
-
-_UNPROCESSED = frozenset(
-    {
-        ErrorClass.INVALID,
-        ErrorClass.NOT_FOUND,
-        ErrorClass.AUTH,
-        ErrorClass.QUOTA,
-        ErrorClass.RATE,
-        ErrorClass.TOO_LARGE,
-        ErrorClass.CONTEXT,
-    }
-)
-
 
 _SHARED = tuple(
     name for name in CallModel.__slots__ if name in Request.__slots__ and name not in ("model", "max_output")
@@ -56,21 +42,6 @@ def request_of(effect: CallModel | Embed, route: Route) -> AnyRequest:
     )
 
 
-def charge_of(request: AnyRequest, route: Route) -> Charge:
-    """What to reserve, by the provider's own formula where it is known.
-
-    OpenAI charges the larger of the output limit and its estimate of the input when it admits a request; the others charge what is read
-    and what is written, of which the most is reserved.
-    """
-    tokens_in, tokens_out = estimate_input_tokens(request), output_at_most(request)
-    return Charge(max(tokens_in, tokens_out) if route.charges_on_admission else tokens_in + tokens_out)
-
-
-def output_at_most(request: AnyRequest, *, assumed: int = ASSUMED_OUTPUT) -> int:
-    """Tokens of output to reserve for a call, `assumed` where it sets no limit; vectors are not counted as output."""
-    return 0 if isinstance(request, EmbeddingRequest) else request.max_output or assumed
-
-
 def intent_of(effect: CallModel | Embed, request: AnyRequest, route: Route, charge: Charge) -> CallIntent:
     """What the ledger is told before the call leaves."""
     return CallIntent(
@@ -79,8 +50,21 @@ def intent_of(effect: CallModel | Embed, request: AnyRequest, route: Route, char
         provider=route.provider,
         model=route.name,
         limit_key=route.limit_key,
-        reserved_tokens=charge.tokens,
-        reserved_cost=cost_at_most(estimate_input_tokens(request), output_at_most(request), route.price),
+        reserved_tokens=charge.total,
+        reserved_input=charge.input,
+        reserved_output=charge.output,
+        reserved_cost=cost_reserved(request, route),
+    )
+
+
+def cost_reserved(request: AnyRequest, route: Route, *, batch: bool = False) -> int | None:
+    """What a call may cost at most, in nano-dollars, by the estimate of its input and its limit on output; None: its price is unknown."""
+    return cost_at_most(
+        estimate_input_tokens(request),
+        output_at_most(request),
+        route.price,
+        batch=batch,
+        kept_for_an_hour=isinstance(request, Request) and request.cache_ttl == "1h",
     )
 
 
@@ -101,10 +85,20 @@ def completed(completion: Answer, route: Route) -> CallOutcome:
         completion=completion.to_json(),
         usage=_buckets(completion.usage),
         cost=cost_of(completion.usage, route.price),
+        price_id=price_id(route.price),
         finish=completion.finish if isinstance(completion, Completion) else None,
         request_id=completion.request_id,
         first_token_ms=completion.first_token_ms if isinstance(completion, Completion) else None,
     )
+
+
+def passed_over(completion: Completion, route: Route) -> CallOutcome:
+    """The outcome of an answer that another model is asked instead of (a refusal): paid for like any, but no step goes by it."""
+    told = {
+        "class": str(completion.finish),
+        "message": f"{route.name} answered with {completion.finish}; the next model was asked",
+    }
+    return replace(completed(completion, route), state="failed", completion=None, error_class=told["class"], error=told)
 
 
 def failed(error: CallError) -> CallOutcome:
@@ -117,17 +111,14 @@ def failed(error: CallError) -> CallOutcome:
     )
 
 
-def settle_completed(call: CallRef, completion: Answer, charge: Charge, route: Route) -> SettleCall:
-    """What an answered call really took. A provider that charges on admission gives nothing back."""
-    used = completion.usage.total if completion.usage else None
-    if used is not None and route.charges_on_admission:
-        used = max(used, charge.tokens)
-    return SettleCall(call=call, tokens=used)
+def settle_completed(call: CallRef, used: Charge | None) -> SettleCall:
+    """What an answered call really took."""
+    return SettleCall(call=call, used=used, succeeded=True)
 
 
-def settle_failed(call: CallRef, error: CallError) -> SettleCall:
-    """What a failed call took: nothing if it never left, no tokens if it was refused before the model saw it, else all it reserved."""
-    return SettleCall(call=call, tokens=None, sent=error.sent, refund_tokens=error.kind in _UNPROCESSED)
+def settle_failed(call: CallRef, error: CallError, used: Charge | None) -> SettleCall:
+    """What a failed call took, and how it failed."""
+    return SettleCall(call=call, used=used, failure=str(error.kind), retry_after=error.retry_after)
 
 
 def not_sent(message: str) -> CallError:

@@ -9,7 +9,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ...persistence.model import Lease
+from ...persistence.limit_rules import Gate, Held
+from ...persistence.model import CallOutcome, Lease
 from ..kernel.actor import Actor
 from ..kernel.messages import Down
 from ..kernel.system import ActorSystem
@@ -20,16 +21,20 @@ from ..messages import (
     CallFailed,
     CallFinished,
     CallGranted,
+    CallHeld,
     CallRef,
     CallRemembered,
     Fail,
     IntentRecorded,
+    IntentRefused,
     OutcomeRecorded,
     RecordIntent,
     RecordOutcome,
     Release,
     ReserveCall,
+    SaveHandle,
     SetProgress,
+    SettleCall,
     StartCall,
     TextArrived,
     Verdict,
@@ -40,8 +45,8 @@ from ..messages import (
 from ..providers.model import Answer as ModelAnswer
 from ..providers.model import AnyRequest, Billed, CallError, Completion, ErrorClass, Request, answer_from_json
 from ..settings import CompanySettings, Route, UnknownModelError, route
-from . import booking, retry
-from .dialogue import in_conversation
+from . import booking, budget_refusals, charges, fallback, resuming, retry
+from .dialogue import in_conversation, shortened
 from .effects import CallFailedError, CallModel, Embed, ShowProgress
 from .handlers import Answer
 from .work import Call, FlushDue, ReserveAgainDue, ShowDue, Stage, Work
@@ -84,15 +89,23 @@ class CallingActor(Actor):
     def _leave_to_wait(self, work: Work) -> None:
         """Leave for the children, once what the handler has under way beside them is done."""
 
+    @abstractmethod
+    def _goes_with_others(self, work: Work, call: Call) -> bool:
+        """Whether this call, not yet begun, has been dealt with otherwise: it waits for company, say."""
+
     def receive_of_calls(self, message: object) -> None:
         """Dispatch what concerns calls. What is about a call that is no longer in hand is history."""
         match message:
-            case CallGranted(ref):
-                self._with_call(ref, Stage.RESERVING, self._on_granted)
+            case CallGranted(ref, gate):
+                self._with_call(ref, Stage.RESERVING, lambda _, call: self._on_granted(call, gate))
             case CallDeferred(call=ref):
                 self._with_call(ref, Stage.RESERVING, lambda work, call: self._on_deferred(work, call, message))
-            case IntentRecorded(ref, call_id):
-                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id))
+            case IntentRecorded(ref, call_id, held):
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_intent(work, call, call_id, held))
+            case IntentRefused(call=ref, cause="limit"):
+                self._with_call(ref, Stage.INTENDING, self._on_no_room)
+            case IntentRefused(call=ref, cause="budget"):
+                self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_no_budget(work, call, message))
             case CallRemembered(ref, kept):
                 self._with_call(ref, Stage.INTENDING, lambda work, call: self._on_remembered(work, call, kept))
                 self._with_call(ref, Stage.BOOKING, lambda work, call: self._on_outdone(work, call, kept))
@@ -100,6 +113,8 @@ class CallingActor(Actor):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
             case CallFinished(ref, completion):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
+            case CallHeld(ref, handle):
+                self._with_call(ref, Stage.CALLING, lambda _, call: self._on_held(call, handle))
             case CallFailed(ref, error):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_failed(work, call, error))
             case OutcomeRecorded(ref):
@@ -154,9 +169,18 @@ class CallingActor(Actor):
             except CallFailedError as error:
                 answer.refuse(error)
                 return
+        kept = resuming.kept_call(memo, effect.step, request, where, self._settings)
+        if kept is None and memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
+            self._leave(work, Fail(*booking.parked(f"step {effect.step!r} has a call whose outcome is unknown")))
+            return
         work.numbers += 1
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-        call = work.calls[ref] = Call(ref, effect, answer, where, request, booking.charge_of(request, where))
+        call = Call(ref, effect, answer, where, request, charges.charge_of(request, where))
+        call.fallback, call.fallback_on = where.fallback, where.fallback_on
+        call.kept = kept
+        if kept is None and self._goes_with_others(work, call):
+            return
+        work.calls[ref] = call
         self._reserve(call)
 
     def _reserve(self, call: Call) -> None:
@@ -168,14 +192,23 @@ class CallingActor(Actor):
             return
         self.watch(name)
         assert self._work is not None
-        self.tell(
-            name, ReserveCall(reply_to=self.name, call=call.ref, charge=call.charge, priority=self._work.job.priority)
+        order = ReserveCall(
+            reply_to=self.name,
+            call=call.ref,
+            charge=call.charge if call.kept is None else resuming.CHARGE,
+            priority=self._work.job.priority,
+            assumed_output=charges.assumed_output(call.request) if call.kept is None else 0,
         )
+        self.tell(name, order)
 
-    def _on_granted(self, _: Work, call: Call) -> None:
+    def _on_granted(self, call: Call, gate: Gate) -> None:
         call.stage = Stage.INTENDING
+        call.gate = gate
+        if call.kept is None:
+            call.charge = gate.charge
         intent = booking.intent_of(call.effect, call.request, call.route, call.charge)
-        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent))
+        resumes = None if call.kept is None else call.kept.call_id
+        self.tell(STORE, RecordIntent(reply_to=self.name, call=call.ref, intent=intent, resumes=resumes, gate=gate))
 
     def _on_deferred(self, work: Work, call: Call, deferred: CallDeferred) -> None:
         del work.calls[call.ref]
@@ -186,8 +219,22 @@ class CallingActor(Actor):
             ),
         )
 
-    def _on_intent(self, work: Work, call: Call, call_id: int) -> None:
-        call.call_id = call_id
+    def _on_held(self, call: Call, handle: dict[str, Any]) -> None:
+        call.handle = handle
+        self.tell(STORE, SaveHandle(call_id=call.call_id, handle=handle))
+
+    def _on_no_room(self, work: Work, call: Call) -> None:
+        """Other workers have used what the limiter believed free; it has been told, so ask it again."""
+        self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+        if work.leaving:
+            del work.calls[call.ref]
+            self._finish_when_quiet(work)
+        else:
+            self._reserve(call)
+
+    def _on_intent(self, work: Work, call: Call, call_id: int, held: Held | None) -> None:
+        call.call_id, call.held = call_id, held
+        call.kept = resuming.taken_up(call)
         call.stage = Stage.CALLING
         if work.leaving:
             self._on_failed(work, call, booking.not_sent("the job left before the call did"))
@@ -199,6 +246,7 @@ class CallingActor(Actor):
             limit_key=call.route.limit_key,
             request=call.request,
             timeouts=booking.timeouts_of(work.job, self._settings),
+            handle=None if call.kept is None else call.kept.handle,
         )
         # To this very life: the end of an earlier one may still be in the mailbox, and must not be taken for the end of this call.
         life = self.system.directory.find(name)
@@ -208,6 +256,18 @@ class CallingActor(Actor):
             if self.system.tell_life(life, order):
                 return
         self._on_failed(work, call, booking.not_sent(f"provider {call.route.provider} is restarting"))
+
+    def _on_no_budget(self, work: Work, call: Call, refused: IntentRefused) -> None:
+        del work.calls[call.ref]
+        self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
+        if work.leaving:
+            self._finish_when_quiet(work)
+        elif budget_refusals.goes_on(refused, call, self._settings):
+            call.downgrades += 1
+            call.fallback = (refused.model,)
+            self._go_elsewhere(work, call)
+        else:
+            self._leave(work, budget_refusals.verdict(refused))
 
     def _on_remembered(self, work: Work, call: Call, kept: dict[str, Any]) -> None:
         del work.calls[call.ref]
@@ -230,11 +290,17 @@ class CallingActor(Actor):
         answer.give(found)
 
     def _on_finished(self, work: Work, call: Call, completion: ModelAnswer) -> None:
-        self.tell(
-            limiter_name(call.route.limit_key), booking.settle_completed(call.ref, completion, call.charge, call.route)
-        )
+        # What it took up was charged when it was made.
+        used = charges.used_by(completion.usage, call.charge, call.route) if call.kept is None else None
+        settled = booking.settle_completed(call.ref, used)
         self._flush_text(work)
-        self._book(call, booking.completed(completion, call.route), lambda: self._tell_handler(work, call, completion))
+        if isinstance(completion, Completion) and fallback.passes_over(completion, call):
+            self._book(
+                call, booking.passed_over(completion, call.route), settled, lambda: self._go_elsewhere(work, call)
+            )
+            return
+        outcome = booking.completed(completion, call.route)
+        self._book(call, outcome, settled, lambda: self._tell_handler(work, call, completion))
         if work.performance.inline and work.lease.epoch == 1:
             # What a built-in does next is a write behind this one, or another call: the outcome is committed with what follows from it, or
             # before it. Not for a job that had a holder before: another answer may have been kept first.
@@ -245,13 +311,25 @@ class CallingActor(Actor):
         call.answer.give(completion)
 
     def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
-        self.tell(limiter_name(call.route.limit_key), booking.settle_failed(call.ref, error))
-        self._book(call, booking.failed(error), lambda: self._act_on(work, call, error))
+        error = resuming.judged(call, error)
+        settled = booking.settle_failed(call.ref, error, charges.used_by_failed(error))
+        self._book(call, booking.failed(error), settled, lambda: self._act_on(work, call, error))
 
-    def _book(self, call: Call, outcome: Any, then: Callable[[], None]) -> None:
+    def _book(self, call: Call, outcome: CallOutcome, settled: SettleCall, then: Callable[[], None]) -> None:
         call.stage = Stage.BOOKING
         call.then = then
-        self.tell(STORE, RecordOutcome(reply_to=self.name, call=call.ref, call_id=call.call_id, outcome=outcome))
+        order = RecordOutcome(
+            reply_to=self.name,
+            call=call.ref,
+            call_id=call.call_id,
+            outcome=outcome,
+            held=call.held,
+            used=settled.used,
+            ended_ms=self.now_ms(),
+        )
+        self.tell(STORE, order)
+        # After the store: what the limiter now lets go must find this one ended there.
+        self.tell(limiter_name(call.route.limit_key), settled)
 
     def _on_booked(self, work: Work, call: Call) -> None:
         del work.calls[call.ref]
@@ -261,13 +339,47 @@ class CallingActor(Actor):
             call.then()
             self._leave_to_wait(work)
 
+    def _go_elsewhere(self, work: Work, call: Call) -> None:
+        """Ask the next model of the chain. No attempt is used: the job has not failed yet."""
+        name, *rest = call.fallback
+        where = route(self._settings, name)
+        if call.shown:
+            work.note_restart(call.effect.step)
+        call.route, call.fallback, call.shown = where, tuple(rest), False
+        call.kept = call.handle = None
+        call.request = fallback.rerouted(call.request, where, call.effect)
+        call.charge = charges.charge_of(call.request, where)
+        self._reserve_anew(work, call)
+
+    def _ask_anew(self, work: Work, call: Call) -> None:
+        """Make a call that could not be taken up."""
+        if call.shown:
+            work.note_restart(call.effect.step)
+        call.kept, call.handle, call.shown = None, None, False
+        self._reserve_anew(work, call)
+
+    def _reserve_anew(self, work: Work, call: Call) -> None:
+        work.numbers += 1
+        call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
+        work.calls[call.ref] = call
+        self._reserve(call)
+
     def _act_on(self, work: Work, call: Call, error: CallError) -> None:
+        if resuming.gone(call, error, on_unknown=work.job.options.on_unknown):
+            self._ask_anew(work, call)
+            return
+        shorter = shortened(work.dialogue, call.effect, call.request, error)
+        if shorter is not None:
+            call.request, call.charge = shorter, charges.charge_of(shorter, call.route)
+            self._reserve_anew(work, call)
+            return
+        if not error.resumable and fallback.applies(error, call, on_unknown=work.job.options.on_unknown):
+            self._go_elsewhere(work, call)
+            return
+        call.kept = resuming.again(call, error)
         match retry.decide(error, on_unknown=work.job.options.on_unknown):
             case retry.ReserveAgain():
-                work.numbers += 1
-                call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-                work.calls[call.ref] = call
-                self._reserve(call)
+                self._reserve_anew(work, call)
             case retry.TryLater(retry_after):
                 self._leave(work, self._again(work, error.to_json(), f"{error.kind}: {error.message}", retry_after))
             case retry.TellHandler():
@@ -287,6 +399,7 @@ class CallingActor(Actor):
         if work.leaving:
             return
         work.note_text(call.effect.step, text)
+        call.shown = True
         if work.chunk == 0 or work.text_size >= FLUSH_CHARS:
             self._flush_text(work)
         elif work.flush is None:
@@ -334,4 +447,4 @@ def _hear(work: Work, effect: CallModel | Embed, request: AnyRequest | None, ans
     if isinstance(effect, CallModel) and effect.in_conversation and work.dialogue is not None:
         assert isinstance(answer, Completion)
         sent = request.messages if isinstance(request, Request) else None
-        work.dialogue.hear(effect.messages, sent, answer)
+        work.dialogue.hear(effect.messages, sent, answer, corrects=effect.corrects)

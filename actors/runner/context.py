@@ -9,42 +9,71 @@ committed and returned at once the next time. Model calls are steps by nature; t
 """
 
 import asyncio
+import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ...persistence.model import ClaimedJob, History, JobInput
 from ...persistence.new_job import NewJob
-from ..providers.model import Completion, Message
-from .effects import CallModel, Effect, JobInterrupted, KeepValue, ShowProgress, SpawnChildren
+from ..providers.model import Completion, Embeddings, Message
+from ..providers.parts import Image, Text, content_from_json
+from .chat_data import MAX_REASKS, message_of, options_of
+from .effects import CallModel, Effect, Embed, JobInterrupted, KeepValue, ShowProgress, SpawnChildren
+from .embed import vectors_of
+from .structured import answer_to
+from .tools import MAX_ROUNDS, CallFunction, Tools, failure_of, outcome_of, rounds
 
 T = TypeVar("T")
-Turn = Message | Mapping[str, str]
+Turn = Message | Mapping[str, Any]
+Prompt = str | Iterable[Turn | Text | Image]
+"""What is asked: text; the text and images of one message; or turns, as `Message` or `{"role", "content"}`."""
+Asked = Generator[Effect | CallFunction, Any, T]
 
 
-def as_messages(prompt: str | Iterable[Turn], system: str | None) -> tuple[Message, ...]:
-    """A prompt (text, or turns as `Message` or `{"role", "content"}`) as messages, the system's first."""
-    turns: Iterable[Turn] = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-    given = tuple(t if isinstance(t, Message) else Message(t["role"], t["content"]) for t in turns)
-    return (Message("system", system), *given) if system is not None else given
+def as_messages(prompt: Prompt, system: str | None) -> tuple[Message, ...]:
+    """A prompt as messages, the system's first. Raises InvalidDataError for what is none."""
+    first = (Message("system", system),) if system is not None else ()
+    if isinstance(prompt, str):
+        return (*first, Message("user", prompt))
+    given = list(prompt)
+    parts = tuple(part for part in given if isinstance(part, Text | Image))
+    if parts and len(parts) == len(given):
+        return (*first, Message("user", parts))
+    turns = (turn if isinstance(turn, Message) else message_of(turn, f"prompt[{n}]") for n, turn in enumerate(given))
+    return (*first, *turns)
 
 
 def call_effect(
-    number: int, prompt: str | Iterable[Turn], system: str | None, step: str | None, options: dict[str, Any]
+    number: int, prompt: Prompt, system: str | None, step: str | None, options: dict[str, Any]
 ) -> CallModel:
-    """The effect of a `complete`; `options` are the remaining fields of `CallModel`."""
-    if "stop" in options:
-        options["stop"] = tuple(options["stop"])
+    """The effect of a `complete`; `options` are the remaining fields of `CallModel`. Raises InvalidDataError, naming the option."""
+    schema = options.get("schema")
+    if schema is not None and hasattr(
+        schema, "model_json_schema"
+    ):  # a pydantic model, which need not be imported to be asked
+        options = {
+            "schema_name": getattr(schema, "__name__", "answer"),
+            **options,
+            "schema": schema.model_json_schema(),
+        }
+    if isinstance(options.get("stop"), tuple | set):
+        options["stop"] = list(options["stop"])
+    if isinstance(options.get("tools"), tuple):
+        options["tools"] = list(options["tools"])
+    options = {name: value for name, value in {**options, **options_of(options)}.items() if value is not None}
     return CallModel(step=step or f"call-{number}", messages=as_messages(prompt, system), **options)
 
 
-def as_json_value(name: str, value: Any) -> Any:
+def as_json_value(name: str, value: T) -> T:
     """The value as it will come back from the database. Raises TypeError, naming the step, if it has no JSON form."""
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
+        kept: T = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"step {name!r}: its value must have a JSON form: {error}") from error
+    return kept
 
 
 class Asks(Protocol):
@@ -63,23 +92,24 @@ class _Talk:
 
     def __init__(self, history: History) -> None:
         self.name = history.name
-        self._told = [Message(message.role, as_text(message.content)) for message in history.messages]
+        self._told = [Message(message.role, as_content(message.content)) for message in history.messages]
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """What was said, oldest first, with what this handler asked and was answered; without what prompts leave out by now."""
         return tuple(self._told)
 
-    def _hear(self, text: str, completion: Completion) -> Completion:
-        self._told += [Message("user", text), Message("assistant", completion.text)]
+    def _hear(self, prompt: Prompt, completion: Completion) -> Completion:
+        self._told += [*as_messages(prompt, None), completion.message()]
         return completion
 
 
-def as_text(content: Any) -> str:
-    """The text of a message's content."""
-    if isinstance(content, dict) and isinstance(content.get("text"), str):
-        return str(content["text"])
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+def as_content(content: Any) -> Any:
+    """A logged message's content: text, or parts. What another program wrote there and is neither, as JSON text."""
+    try:
+        return content_from_json(content)
+    except ValueError:
+        return json.dumps(content, ensure_ascii=False)
 
 
 class ConversationTurn(_Talk):
@@ -89,13 +119,21 @@ class ConversationTurn(_Talk):
         super().__init__(history)
         self._context = context
 
-    def ask(self, text: str, *, system: str | None = None, step: str | None = None, **options: Any) -> Completion:
+    def ask(self, prompt: Prompt, *, system: str | None = None, step: str | None = None, **options: Any) -> Completion:
         """Ask the next thing: the model is sent what was said before as well. Otherwise as `JobContext.complete`.
 
         Question and answer become part of the conversation when the job completes; if it fails, nothing does. One ask at a time.
-        `system` stands in for the conversation's own.
+        `system` stands in for the conversation's own. The results of tools are told as a message of the role tool.
         """
-        return self._hear(text, self._context.complete(text, system=system, step=step, in_conversation=True, **options))
+        asked = _kept(prompt)
+        answer = self._context.complete(asked, system=system, step=step, in_conversation=True, **options)
+        return self._hear(asked, answer)
+
+    def ask_with_tools(self, prompt: Prompt, tools: Tools, **options: Any) -> Completion:
+        """See `JobContext.complete_with_tools`. The calls and their results become part of the conversation too."""
+        asked = _kept(prompt)
+        answer = self._context.complete_with_tools(asked, tools, in_conversation=True, **options)
+        return self._hear(asked, answer)
 
 
 class AsyncConversationTurn(_Talk):
@@ -105,10 +143,24 @@ class AsyncConversationTurn(_Talk):
         super().__init__(history)
         self._context = context
 
-    async def ask(self, text: str, *, system: str | None = None, step: str | None = None, **options: Any) -> Completion:
+    async def ask(
+        self, prompt: Prompt, *, system: str | None = None, step: str | None = None, **options: Any
+    ) -> Completion:
         """See `ConversationTurn.ask`."""
-        answer = await self._context.complete(text, system=system, step=step, in_conversation=True, **options)
-        return self._hear(text, answer)
+        asked = _kept(prompt)
+        answer = await self._context.complete(asked, system=system, step=step, in_conversation=True, **options)
+        return self._hear(asked, answer)
+
+    async def ask_with_tools(self, prompt: Prompt, tools: Tools, **options: Any) -> Completion:
+        """See `ConversationTurn.ask_with_tools`."""
+        asked = _kept(prompt)
+        answer = await self._context.complete_with_tools(asked, tools, in_conversation=True, **options)
+        return self._hear(asked, answer)
+
+
+def _kept(prompt: Prompt) -> Prompt:
+    """The prompt in a form that can be read more than once."""
+    return prompt if isinstance(prompt, str) else list(prompt)
 
 
 class NoConversationError(LookupError):
@@ -125,11 +177,26 @@ class _Context:
         self._turn: Any = None
         self._values: dict[str, Any] = dict(job.memo.values) if job.memo else {}
 
-    def _effect(
-        self, prompt: str | Iterable[Turn], system: str | None, step: str | None, options: dict[str, Any]
-    ) -> CallModel:
+    def _asked(
+        self, prompt: Prompt, system: str | None, step: str | None, reasks: int, options: dict[str, Any]
+    ) -> Asked[Completion]:
         self._calls += 1
-        return call_effect(self._calls, prompt, system, step, options)
+        return answer_to(call_effect(self._calls, prompt, system, step, options), reasks=reasks)
+
+    def _rounds(
+        self, prompt: Prompt, tools: Tools, most: int, step: str | None, options: dict[str, Any]
+    ) -> Asked[Completion]:
+        self._calls += 1
+        reasks = options.pop("reasks", MAX_REASKS)
+        call = call_effect(self._calls, prompt, options.pop("system", None), step, options)
+        return rounds(call, tools, max_rounds=most, reasks=reasks)
+
+    def _vectors(
+        self, texts: str | Iterable[str], model: str | None, dimensions: int | None, step: str | None
+    ) -> Asked[Embeddings]:
+        self._calls += 1
+        inputs = (texts,) if isinstance(texts, str) else tuple(texts)
+        return vectors_of(Embed(step=step or f"embed-{self._calls}", inputs=inputs, model=model, dimensions=dimensions))
 
     def _history(self) -> History:
         if self.job.history is None:
@@ -167,15 +234,45 @@ class JobContext(_Context):
         return turn
 
     def complete(
-        self, prompt: str | Iterable[Turn], *, system: str | None = None, step: str | None = None, **options: Any
+        self,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        step: str | None = None,
+        reasks: int = MAX_REASKS,
+        **options: Any,
     ) -> Completion:
         """Call a model and wait for its answer. Streams to the job's readers meanwhile.
 
-        `options`: model, max_output (tokens), temperature, top_p, stop, seed, extra. Rate limits, retries of passing failures and cost are
-        taken care of. Raises CallFailedError for a failure that trying again would not heal.
+        `options`: model, max_output (tokens), temperature, top_p, stop, seed, tools (`Tool`, or mappings of its fields), tool_choice,
+        parallel_tools, schema (a JSON Schema, or a pydantic model's class), schema_name, effort, cache_key, cache_ttl, extra. With a schema
+        the completion's `data` is the answer as a value that follows it; one that does not is asked for again, up to `reasks` times.
+        Rate limits, retries of passing failures and cost are taken care of. Raises CallFailedError for a failure that trying again would not
+        heal, `malformed` where the last answer does not follow the schema; InvalidDataError for an option that is none.
         """
-        completion: Completion = self._wait(self._effect(prompt, system, step, options))
-        return completion
+        return self._drive(self._asked(prompt, system, step, reasks, options))
+
+    def complete_with_tools(
+        self, prompt: Prompt, tools: Tools, *, max_rounds: int = MAX_ROUNDS, step: str | None = None, **options: Any
+    ) -> Completion:
+        """Let the model call functions until it answers. Returns that answer.
+
+        `tools`: name → function, which is described by its docstring and its parameters' types; or name → (`Tool`, function). Each call of the
+        model and each of a function is a step: what was done before a crash is not done again. What a function raises is told to the model.
+        Raises CallFailedError when the model has been called `max_rounds` times and still asks. `options` as in `complete`.
+        """
+        return self._drive(self._rounds(prompt, tools, max_rounds, step, options))
+
+    def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        step: str | None = None,
+    ) -> Embeddings:
+        """Turn texts into vectors: as many in the answer's `vectors`, in their order. By as many calls as it takes, each a step."""
+        return self._drive(self._vectors(texts, model, dimensions, step))
 
     def step(self, name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run `function` once in the life of the job: its JSON-ready value is committed, and returned at once if the job runs again."""
@@ -209,6 +306,34 @@ class JobContext(_Context):
     def _wait(self, effect: Effect) -> Any:
         return self._runner.ask(effect).result()
 
+    def _drive(self, asked: Asked[T]) -> T:
+        """Do what is asked for, one after the other, and return what it comes to."""
+        advance: Callable[[], Effect | CallFunction] = partial(next, asked)
+        while True:
+            try:
+                wanted = advance()
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            try:
+                value = self._do(wanted)
+            except BaseException as error:  # noqa: BLE001 - what is asked for may be refused: it is told to who asked
+                advance = partial(asked.throw, error)
+            else:
+                advance = partial(asked.send, value)
+
+    def _do(self, wanted: Effect | CallFunction) -> Any:
+        if not isinstance(wanted, CallFunction):
+            return self._wait(wanted)
+
+        def call() -> dict[str, Any]:
+            try:
+                return as_json_value(wanted.step, outcome_of(wanted.function(**wanted.arguments)))
+            except Exception as error:  # noqa: BLE001 - the model is told, and may do better
+                return failure_of(error)
+
+        return self.step(wanted.step, call)
+
 
 class AsyncJobContext(_Context):
     """The context of an `async def` handler: as `JobContext`, awaited. To be used on the handler's own event loop."""
@@ -222,13 +347,33 @@ class AsyncJobContext(_Context):
         return turn
 
     async def complete(
-        self, prompt: str | Iterable[Turn], *, system: str | None = None, step: str | None = None, **options: Any
+        self,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        step: str | None = None,
+        reasks: int = MAX_REASKS,
+        **options: Any,
     ) -> Completion:
         """See `JobContext.complete`."""
-        completion: Completion = await asyncio.wrap_future(
-            self._runner.ask(self._effect(prompt, system, step, options))
-        )
-        return completion
+        return await self._drive(self._asked(prompt, system, step, reasks, options))
+
+    async def complete_with_tools(
+        self, prompt: Prompt, tools: Tools, *, max_rounds: int = MAX_ROUNDS, step: str | None = None, **options: Any
+    ) -> Completion:
+        """See `JobContext.complete_with_tools`; functions may be `async def`."""
+        return await self._drive(self._rounds(prompt, tools, max_rounds, step, options))
+
+    async def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        step: str | None = None,
+    ) -> Embeddings:
+        """See `JobContext.embed`."""
+        return await self._drive(self._vectors(texts, model, dimensions, step))
 
     async def step(self, name: str, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """See `JobContext.step`; `function` is awaited."""
@@ -253,3 +398,32 @@ class AsyncJobContext(_Context):
         effect = SpawnChildren(jobs=tuple(jobs), step=step, quorum=quorum, policy=policy)
         found: list[JobInput] = await asyncio.wrap_future(self._runner.ask(effect))
         return found
+
+    async def _drive(self, asked: Asked[T]) -> T:
+        """See `JobContext._drive`."""
+        advance: Callable[[], Effect | CallFunction] = partial(next, asked)
+        while True:
+            try:
+                wanted = advance()
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            try:
+                value = await self._do(wanted)
+            except BaseException as error:  # noqa: BLE001 - as in JobContext
+                advance = partial(asked.throw, error)
+            else:
+                advance = partial(asked.send, value)
+
+    async def _do(self, wanted: Effect | CallFunction) -> Any:
+        if not isinstance(wanted, CallFunction):
+            return await asyncio.wrap_future(self._runner.ask(wanted))
+
+        async def call() -> dict[str, Any]:
+            try:
+                value = wanted.function(**wanted.arguments)
+                return as_json_value(wanted.step, outcome_of(await value if inspect.isawaitable(value) else value))
+            except Exception as error:  # noqa: BLE001 - as in JobContext
+                return failure_of(error)
+
+        return await self.step(wanted.step, call)

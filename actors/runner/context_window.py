@@ -9,12 +9,14 @@
   throws away the provider's cache of it; between two cuts a prompt begins exactly as the one before it.
 """
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..providers.estimate import BYTES_PER_TOKEN, TOKENS_PER_MESSAGE
+from ..providers.estimate import BYTES_PER_TOKEN, IMAGE_TOKENS, TOKENS_PER_MESSAGE
+from ..providers.parts import Image, Opaque, Text, ToolCall, ToolResult, part_to_json
 
 SAFETY = 0.02
 """The share of the context window that is kept free."""
@@ -26,10 +28,10 @@ class ContextOverflowError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A message as it is weighed. `content` is text, or a list of parts. `tokens` None: not known, and estimated.
+    """A message as it is weighed. `content` is text, or its parts. `tokens` None: not known, and estimated.
 
-    `id` is its place in the log, None for one that is not in it. `calls`: the ids of the tool calls it makes; `answers`: the id of the call it
-    is the result of.
+    `id` is its place in the log, None for one that is not in it. `calls`: the ids of the tool calls it makes; `answers`: the ids of the calls
+    whose results it holds.
     """
 
     role: str
@@ -37,7 +39,7 @@ class Entry:
     tokens: int | None = None
     id: int | None = None
     calls: tuple[str, ...] = ()
-    answers: str | None = None
+    answers: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -55,9 +57,23 @@ class Window:
 
 
 def estimate(content: Any) -> int:
-    """A safe guess of the tokens of one message, its framing included."""
-    text = content if isinstance(content, str) else repr(content)
-    return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE
+    """A safe guess of the tokens of one message, its framing included. A picture counts as the most that a provider makes of one."""
+    if not isinstance(content, tuple):
+        return _tokens_of(content if isinstance(content, str) else repr(content)) + TOKENS_PER_MESSAGE
+    size = TOKENS_PER_MESSAGE
+    for part in content:
+        match part:
+            case Text(text):
+                size += _tokens_of(text)
+            case Image():
+                size += IMAGE_TOKENS
+            case _:
+                size += _tokens_of(json.dumps(part_to_json(part), ensure_ascii=False, default=str))
+    return size
+
+
+def _tokens_of(text: str) -> int:
+    return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
 def budget_of(context_window: int, max_output: int) -> int:
@@ -119,15 +135,14 @@ def _units(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Cut before every user's turn, unless a tool's call is still without its result there."""
     units: list[list[Entry]] = []
     waiting: set[str] = set()
-    answered = {entry.answers for entry in entries if entry.answers is not None}
+    answered = {call for entry in entries for call in entry.answers}
     for entry in entries:
         begins = entry.role == "user" and not waiting and (not units or units[-1][-1].role != "user")
         if begins or not units:
             units.append([])
         units[-1].append(entry)
         waiting.update(call for call in entry.calls if call in answered)
-        if entry.answers is not None:
-            waiting.discard(entry.answers)
+        waiting.difference_update(entry.answers)
     return units
 
 
@@ -138,22 +153,46 @@ def _whole(entries: Iterable[Entry]) -> list[Entry]:
     answered: list[frozenset[str]] = []
     for entry in reversed(found):
         answered.append(frozenset(later))
-        if entry.answers is not None:
-            later.add(entry.answers)
+        later.update(entry.answers)
     answered.reverse()
     open_calls: set[str] = set()
     whole = []
     for entry, results in zip(found, answered, strict=True):
-        if entry.answers is not None:
-            if entry.answers in open_calls:
-                open_calls.discard(entry.answers)
-                whole.append(entry)
-            continue
+        answers = tuple(dict.fromkeys(call for call in entry.answers if call in open_calls))
+        open_calls.difference_update(answers)
         calls = tuple(call for call in entry.calls if call in results)
         open_calls.update(calls)
-        if calls or entry.content not in ("", []):
-            whole.append(entry if calls == entry.calls else replace(entry, calls=calls))
+        kept = entry
+        if calls != entry.calls or answers != entry.answers:
+            kept = replace(entry, calls=calls, answers=answers, content=_only(entry.content, calls, answers))
+        if calls or answers or (kept.content not in ("", (), []) and (not entry.answers or kept.role != "tool")):
+            whole.append(kept)
     return whole
+
+
+def _only(content: Any, calls: tuple[str, ...], answers: tuple[str, ...]) -> Any:
+    """The content with these calls and results alone. What the provider wants back with the calls goes with the first that is left out."""
+    if not isinstance(content, tuple):
+        return content
+    asked = [part.id for part in content if isinstance(part, ToolCall)]
+    torn = asked != list(calls)
+    told: list[Any] = []
+    open_answers = set(answers)
+    for part in content:
+        match part:
+            case ToolCall(id=call):
+                if call in calls:
+                    told.append(part)
+            case ToolResult(call_id=call):
+                if call in open_answers:
+                    open_answers.discard(call)
+                    told.append(part)
+            case Opaque():
+                if not torn:
+                    told.append(part)
+            case _:
+                told.append(part)
+    return tuple(told)
 
 
 def _from_user(entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -167,7 +206,7 @@ def _joined(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     joined: list[Entry] = []
     for entry in entries:
         before = joined[-1] if joined else None
-        if before is None or before.role != entry.role or entry.answers is not None:
+        if before is None or before.role != entry.role or entry.role == "tool" or entry.answers:
             joined.append(entry)
             continue
         joined[-1] = Entry(
@@ -183,8 +222,10 @@ def _joined(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 def _both(first: Any, second: Any) -> Any:
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
-    return [*_parts(first), *_parts(second)]
+    return (*_parts(first), *_parts(second))
 
 
-def _parts(content: Any) -> list[Any]:
-    return content if isinstance(content, list) else [content]
+def _parts(content: Any) -> tuple[Any, ...]:
+    if isinstance(content, tuple):
+        return content
+    return (Text(content),) if content else ()

@@ -4,6 +4,7 @@ Plain bookkeeping over `context_window`, owned by the runner; no thread, no cloc
 be: only a completed turn has said anything.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any
 
 from ...persistence.model import History, LogMessage, NewMessage, Said
 from ..providers.estimate import TOKENS_PER_MESSAGE
-from ..providers.model import CallError, Completion, ErrorClass, Message, Request, Usage
+from ..providers.model import AnyRequest, CallError, Completion, ErrorClass, Message, Request, Usage
+from ..providers.parts import Image, Text, ToolCall, ToolResult, content_from_json, content_to_json
 from . import context_window
-from .booking import ASSUMED_OUTPUT
+from .charges import ASSUMED_OUTPUT
 from .context_window import Entry
-from .effects import CallFailedError
+from .effects import CallFailedError, CallModel, Embed
 
 SUMMARY_SYSTEM = (
     "You keep the memory of a long conversation. Write down, for the assistant who will go on with it without having read it, what was said: "
@@ -39,38 +41,66 @@ class Dialogue:
         self._summary = None if history.summary is None else _summary(history.summary)
         self._said: list[NewMessage] = []
         self._dropped: list[Entry] = []
+        self._sent = 0
+        self._shortened: set[str] = set()
 
-    def compose(self, new: Sequence[Message], max_output: int) -> tuple[Message, ...]:
+    def compose(self, new: Sequence[Message], max_output: int, *, shorter: bool = False) -> tuple[Message, ...]:
         """The messages to send: as much of the past as fits, and what is new. A system message in `new` stands in for the conversation's own.
 
-        Raises `context_window.ContextOverflowError`, or UnsendableMessageError.
+        `shorter`: at most half of what was sent last, for a provider that finds that too long. Raises `context_window.ContextOverflowError`,
+        or UnsendableMessageError.
         """
         settings = self._history.settings
+        budget = context_window.budget_of(settings.context_window, max_output)
+        if shorter:
+            budget = min(budget, self._sent // 2)
         window = context_window.fit(
             _system_of(new, settings.system),
             self._past,
-            [Entry(role=message.role, content=message.content) for message in _spoken(new)],
-            budget=context_window.budget_of(settings.context_window, max_output),
+            [_weighed(NewMessage(message.role, message.content)) for message in _spoken(new)],
+            budget=budget,
             trim_at=settings.trim_at,
             trim_to=settings.trim_to,
             summary=self._summary,
         )
+        self._sent = window.size
         if window.dropped:
             self._past = self._past[len(window.dropped) :]
             self._dropped += window.dropped
         return tuple(_message(entry) for entry in window.messages)
 
-    def hear(self, new: Sequence[Message], sent: Sequence[Message] | None, completion: Completion) -> None:
-        """An ask was answered: both are part of the conversation from here on, if the job completes. `sent` None: not known any more."""
-        spoken = _spoken(new)
-        tokens = _shares(spoken, sent, completion.usage)
-        answer = None if completion.usage is None else completion.usage.output_visible + TOKENS_PER_MESSAGE
-        added = [
-            NewMessage(message.role, message.content, count) for message, count in zip(spoken, tokens, strict=True)
-        ]
-        added.append(NewMessage("assistant", completion.text, answer))
-        self._said += added
-        self._past += [Entry(role=message.role, content=message.content, tokens=message.tokens) for message in added]
+    def may_shorten(self, step: str) -> bool:
+        """Whether this ask was not yet made shorter; it counts as made so from here on."""
+        if step in self._shortened:
+            return False
+        self._shortened.add(step)
+        return True
+
+    def hear(
+        self,
+        new: Sequence[Message],
+        sent: Sequence[Message] | None,
+        completion: Completion,
+        *,
+        corrects: bool = False,
+    ) -> None:
+        """An ask was answered: both are part of the conversation from here on, if the job completes. `sent` None: not known any more.
+
+        `corrects`: the answer takes the place of the one before, and what asked for it is not kept.
+        """
+        message = completion.message()
+        answer = NewMessage("assistant", message.content, _answer_tokens(completion))
+        if corrects and self._said:
+            added = [answer]
+            del self._said[-1]
+            del self._past[-1]
+        else:
+            spoken = _spoken(new)
+            tokens = _shares(spoken, sent, completion.usage)
+            added = [NewMessage(one.role, one.content, count) for one, count in zip(spoken, tokens, strict=True)]
+            added.append(answer)
+        self._said += [one._replace(content=content_to_json(one.content)) for one in added]
+        self._past += [_weighed(one) for one in added]
 
     @property
     def said(self) -> Said | None:
@@ -104,17 +134,36 @@ class Dialogue:
         }
 
 
-def in_conversation(dialogue: Dialogue | None, request: Request) -> Request:
-    """The request with what it is to carry of the conversation. Raises CallFailedError where that cannot be: a retry would not heal it."""
+def in_conversation(dialogue: Dialogue | None, request: Request, *, shorter: bool = False) -> Request:
+    """The request with what it is to carry of the conversation; `shorter` than what was last sent.
+
+    Raises CallFailedError where that cannot be: a retry would not heal it.
+    """
     if dialogue is None:
         error = CallError(kind=ErrorClass.INVALID, message="the job is in no conversation: add it with one", sent=False)
         raise CallFailedError(error)
     try:
-        messages = dialogue.compose(request.messages, request.max_output or ASSUMED_OUTPUT)
+        messages = dialogue.compose(request.messages, request.max_output or ASSUMED_OUTPUT, shorter=shorter)
     except (context_window.ContextOverflowError, UnsendableMessageError) as problem:
         kind = ErrorClass.INVALID if isinstance(problem, UnsendableMessageError) else ErrorClass.CONTEXT
         raise CallFailedError(CallError(kind=kind, message=str(problem), sent=False)) from problem
     return replace(request, messages=messages)
+
+
+def shortened(
+    dialogue: Dialogue | None, effect: CallModel | Embed, request: AnyRequest, error: CallError
+) -> Request | None:
+    """The ask again with much less of the past, once, after a provider has found it too long; None if that is not what to do."""
+    if error.kind is not ErrorClass.CONTEXT or dialogue is None:
+        return None
+    if not isinstance(effect, CallModel) or not effect.in_conversation or not isinstance(request, Request):
+        return None
+    if not dialogue.may_shorten(effect.step):
+        return None
+    try:
+        return in_conversation(dialogue, replace(request, messages=effect.messages), shorter=True)
+    except CallFailedError:
+        return None
 
 
 def summary_said(conversation_id: int, covers: Sequence[int], completion: Completion) -> Said:
@@ -141,21 +190,34 @@ def _shares(spoken: Sequence[Message], sent: Sequence[Message] | None, usage: Us
     return [max(1, math.ceil(context_window.estimate(message.content) * ratio)) for message in spoken]
 
 
-def _entry(message: LogMessage) -> Entry:
-    content = message.content
-    if not isinstance(content, dict):
-        return Entry(role=message.role, content=content, tokens=message.tokens, id=message.id)
-    made = content.get("tool_calls")
-    calls = tuple(str(call.get("id")) for call in made if isinstance(call, dict)) if isinstance(made, list) else ()
-    answers = content.get("tool_call_id")
+def _answer_tokens(completion: Completion) -> int | None:
+    """What the answer takes in the prompts that follow: what was shown of it, and its reasoning where that is sent back."""
+    usage = completion.usage
+    if usage is None:
+        return None
+    return (usage.output if completion.opaque else usage.output_visible) + TOKENS_PER_MESSAGE
+
+
+def _weighed(message: NewMessage, number: int | None = None) -> Entry:
+    """A message as it is weighed: with the calls it makes and those it answers."""
+    parts = message.content if isinstance(message.content, tuple) else ()
     return Entry(
         role=message.role,
-        content=content.get("text", ""),
+        content=message.content,
         tokens=message.tokens,
-        id=message.id,
-        calls=calls,
-        answers=None if answers is None else str(answers),
+        id=number,
+        calls=tuple(part.id for part in parts if isinstance(part, ToolCall)),
+        answers=tuple(part.call_id for part in parts if isinstance(part, ToolResult)),
     )
+
+
+def _entry(message: LogMessage) -> Entry:
+    """What the log holds. What other programs wrote there and is no message stays as it is, and is refused when it would be sent."""
+    try:
+        content = content_from_json(message.content)
+    except ValueError:
+        content = message.content
+    return _weighed(NewMessage(message.role, content, message.tokens), message.id)
 
 
 def _summary(message: LogMessage) -> Entry:
@@ -167,12 +229,26 @@ def _summary(message: LogMessage) -> Entry:
 
 
 def _message(entry: Entry) -> Message:
-    if entry.calls or entry.answers is not None or not isinstance(entry.content, str):
+    if not isinstance(entry.content, str | tuple):
         raise UnsendableMessageError(
-            f"message {entry.id} of the conversation holds tool calls, results or parts, which a request cannot carry"
+            f"message {entry.id} of the conversation is neither text nor a list of parts, which a request cannot carry"
         )
     return Message(entry.role, entry.content)
 
 
 def _text(content: Any) -> str:
-    return content if isinstance(content, str) else repr(content)
+    """A message in words, for the one who sums it up."""
+    if not isinstance(content, tuple):
+        return content if isinstance(content, str) else repr(content)
+    told = []
+    for part in content:
+        match part:
+            case Text(text):
+                told.append(text)
+            case Image():
+                told.append("[an image]")
+            case ToolCall(name=name):
+                told.append(f"[calls {name} with {part.raw or json.dumps(part.arguments, ensure_ascii=False)}]")
+            case ToolResult(content=result):
+                told.append(f"[{'error' if part.is_error else 'result'}: {result}]")
+    return "\n".join(told)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...persistence.model import Said
 from ...persistence.new_job import NewJob
+from ..providers.batch_api import Operation
 from ..providers.model import CallError, Message, Tool
 
 
@@ -36,8 +37,8 @@ class CallModel:
     """Call a model. Results in a `Completion`; one that an earlier attempt received under the same step name comes back unpaid.
 
     `model` is an alias or `provider:model`; None is the job's own, or the default. `in_conversation`: the messages are the next of the job's
-    conversation; its past is sent before them, and when the job completes, they and the answer are part of it. The other fields are those
-    of `Request`.
+    conversation; its past is sent before them, and when the job completes, they and the answer are part of it. `corrects`: they are a word on
+    the answer before, not kept, and the new answer takes its place. The other fields are those of `Request`.
     """
 
     step: str
@@ -58,6 +59,7 @@ class CallModel:
     cache_ttl: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     in_conversation: bool = False
+    corrects: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,13 @@ class Embed:
     model: str | None = None
     dimensions: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InputsPerCall:
+    """Ask how many texts one `Embed` may hold, for this model (None: the job's own). Results at once in a number, or CallFailedError."""
+
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,29 @@ class SpawnChildren:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderOnBoard:
+    """Of a job that drives a batch: one of `persistence.batch_orders`, committed. Results in what the order gives."""
+
+    order: object
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Of a job that drives a batch: an operation of the provider's batch API. Results in its report, or CallFailedError."""
+
+    provider: str
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Of a job that drives a batch: leave the runner, and begin again from the start at `at_ms`, with nothing counted. Never results."""
+
+    at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeepSummary:
     """Add a summary to the log of a conversation when the job completes. Results in None at once."""
 
@@ -109,4 +141,4 @@ class ShowProgress:
     message: str | None = None
 
 
-Effect = CallModel | Embed | KeepValue | ShowProgress | SpawnChildren | KeepSummary
+Effect = CallModel | Embed | InputsPerCall | KeepValue | ShowProgress | SpawnChildren | KeepSummary | OrderOnBoard | Exchange | ComeBack

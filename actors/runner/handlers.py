@@ -18,6 +18,7 @@ from ...persistence.model import ClaimedJob, Lease
 from .chat import chat
 from .context import AsyncJobContext, JobContext
 from .effects import Effect, JobInterrupted
+from .embed import embed
 from .retry import RetryFunction
 
 GeneratorHandler = Callable[[ClaimedJob], Generator[Effect, Any, Any]]
@@ -114,7 +115,7 @@ class InlinePerformance:
             else:
                 self.refuse(
                     TypeError(
-                        f"a handler yields CallModel, KeepValue, ShowProgress or SpawnChildren, not {effect!r:.100}"
+                        f"a handler yields CallModel, Embed, KeepValue, ShowProgress or SpawnChildren, not {effect!r:.100}"
                     )
                 )
 
@@ -278,7 +279,7 @@ class HandlerRegistry:
         handlers: Mapping[str, Handler] | None = None,
         retry_policies: Mapping[str, RetryFunction] | None = None,
     ) -> None:
-        self._handlers: dict[str, Handler] = {"chat": chat, **(handlers or {})}
+        self._handlers: dict[str, Handler] = {"chat": chat, "embed": embed, **(handlers or {})}
         self.retry_policies: Mapping[str, RetryFunction] = dict(retry_policies or {})
         # Once, not for every job: looking through wrappers for what a function really is takes a while.
         self._generators = {name for name, found in self._handlers.items() if inspect.isgeneratorfunction(found)}

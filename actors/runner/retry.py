@@ -70,7 +70,7 @@ def decide(error: CallError, *, on_unknown: str) -> Action:
     """The action for a failed call. A provider's own word (`x-should-retry`) goes before the class."""
     if error.kind in HOLDS_KEY:
         return ReserveAgain()
-    if error.billed is Billed.MAYBE and on_unknown == "park":
+    if error.billed is Billed.MAYBE and on_unknown == "park" and not error.resumable:
         return Park()
     if error.kind is ErrorClass.CANCELLED:
         return GoBack()

@@ -11,6 +11,7 @@ from ..messages import Complete, Fail, Verdict
 from ..providers.keys import redact
 from .chat import InvalidDataError
 from .effects import CallFailedError
+from .structured import NOT_FOLLOWED
 
 MAX_MESSAGE = 4096
 _FRAMES = 5
@@ -35,7 +36,10 @@ def verdict_of(error: BaseException, again: Callable[[dict[str, Any], str], Verd
         case InvalidDataError() | InvalidJobError():
             return Fail({"class": "invalid", "message": str(error)}, str(error))
         case CallFailedError():
-            return Fail(error.error.to_json(), str(error))
+            failed = error.error.to_json()
+            if error.error.code == NOT_FOLLOWED:  # the last answer, for whoever looks into why
+                failed["text"] = error.error.partial[:MAX_MESSAGE]
+            return Fail(failed, str(error))
     message = redact(str(error))[:MAX_MESSAGE]
     reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]

@@ -6,8 +6,11 @@ a call:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/fa
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
-from ...persistence.model import ClaimedJob, Lease, Said
+from ...persistence.batches import NewRequest
+from ...persistence.limit_rules import Gate, Held
+from ...persistence.model import ClaimedJob, KeptCall, Lease, Said
 from ..kernel.timers import TimerToken
 from ..messages import CallRef, Charge, Spawn, Verdict
 from ..providers.model import AnyRequest
@@ -28,7 +31,15 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class Call:
-    """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it."""
+    """One call in hand. `then` is what follows once its outcome is on disk; `provider_life` the generation of the actor that makes it.
+
+    `gate`: what its intent is to be checked and charged by, `held`: what it was charged.
+
+    `kept`: the call of an earlier attempt that it takes up. `handle`: what it can itself be taken up by.
+
+    `fallback`: the models that are left to go on with, after what `fallback_on` names. `downgrades`: how often a
+    budget sent it on to a cheaper one. `shown`: text of it was written for readers.
+    """
 
     ref: CallRef
     effect: CallModel | Embed
@@ -39,7 +50,15 @@ class Call:
     stage: Stage = Stage.RESERVING
     call_id: int = 0
     provider_life: int = 0
+    fallback: tuple[str, ...] = ()
+    fallback_on: frozenset[str] = frozenset()
+    downgrades: int = 0
+    shown: bool = False
     then: Callable[[], None] | None = None
+    gate: Gate | None = None
+    held: Held | None = None
+    kept: KeptCall | None = None
+    handle: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -48,7 +67,8 @@ class Work:
 
     `ended`: its handler has. `ending`: its verdict once it has one; `dropped`: its lease is lost, and no verdict may be written;
     `finishing`: the verdict is with the store. `numbers` counts the calls, `chunk` the pieces of text written. `dialogue`: its conversation,
-    `summary`: what it has summed up of one. `spawn`: the children it is about to leave for.
+    `summary`: what it has summed up of one. `spawn`: the children it is about to leave for. `joins`: the requests that it is about to let go with others', once
+    `gathered`.
     """
 
     job: ClaimedJob
@@ -73,6 +93,8 @@ class Work:
     dialogue: Dialogue | None = None
     summary: Said | None = None
     spawn: Spawn | None = None
+    joins: list[NewRequest] = field(default_factory=list)
+    gathered: bool = False
 
     @property
     def lease(self) -> Lease:
@@ -95,11 +117,15 @@ class Work:
         self.text_size += len(text)
         self.text_total += len(text)
 
+    def note_restart(self, step: str) -> None:
+        """What was shown of a step is void: it begins anew. An empty chunk says so to its readers."""
+        self.texts.append((step, ""))
+
     def take_chunks(self) -> tuple[tuple[int, str, str], ...]:
         """The text kept so far as numbered chunks, pieces of one step that follow each other in one."""
         merged: list[tuple[int, str, str]] = []
         for step, text in self.texts:
-            if merged and merged[-1][1] == step:
+            if merged and merged[-1][1] == step and merged[-1][2] and text:
                 merged[-1] = (merged[-1][0], step, merged[-1][2] + text)
             else:
                 self.chunk += 1
@@ -121,6 +147,13 @@ class FlushDue:
 @dataclass(frozen=True, slots=True)
 class ShowDue:
     """Progress may be written again."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class JoinDue:
+    """The calls made side by side have been gathered."""
 
     lease: Lease
 

@@ -24,6 +24,7 @@ from ..rate_limiter.actor import RateLimiterActor
 from ..runner.actor import JobRunnerActor
 from ..runner.handlers import HandlerRegistry
 from ..settings import CompanySettings, Route
+from ..shared_budgets import budgets_of
 from ..store import Board, StoreActor
 from .messages import StartChild
 from .spec import Backoff, ChildSpec, Intensity, Strategy
@@ -94,6 +95,7 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
             lease_ttl=settings.lease_ttl,
             ageing=settings.ageing,
             retention_days=settings.retention_days,
+            budgets=budgets_of(settings),
         )
 
     def dispatcher() -> Actor:
@@ -127,12 +129,20 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
 
 def limiter_spec(system: ActorSystem, parts: CompanyParts, route: Route) -> ChildSpec:
     """The child spec of the limiter of a route's key."""
+    provider = parts.settings.providers[route.provider]
+    sources = [f"the variable {provider.key_env}"] if provider.key_env else []
+    sources += [f"the file {provider.key_file}"] if provider.key_file else []
+    remedy = f"See to the account of provider {route.provider}"
+    if sources:
+        remedy += f" and its key, which comes from {' or '.join(sources)}"
     return ChildSpec(
         id=limiter_name(route.limit_key),
         start=lambda: RateLimiterActor(
             system,
             limit_key=route.limit_key,
             limits=route.limits,
+            account=route.provider,
+            remedy=remedy,
             park_after=parts.settings.park_after,
             window=parts.limit_window,
         ),

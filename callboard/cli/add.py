@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from callboard.config import Config, check_model
+from callboard.config import Config
+from callboard.config_checks import check_model
 
 from .errors import InputError
 from .options import config_options, open_queue, read_config

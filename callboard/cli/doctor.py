@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import click
 
+from callboard.actors.providers.settings import ProviderLoadError, ProviderSettings
 from callboard.actors.settings import route
 from callboard.config import AUTO, Config, ConfigError, load_config, unknown_variables
 
@@ -64,6 +65,9 @@ def examine(config_path: str | None, database: str | None, *, offline: bool) -> 
     used = used_providers(config)
     for name, provider in config.providers.items():
         area = f"provider {name}"
+        if provider.wire == "own":
+            yield _examine_own(area, provider)
+            continue
         if provider.base_url == AUTO:
             yield Finding(area, OK, "the simulator: the worker starts it, nothing is needed")
             continue
@@ -98,6 +102,20 @@ def _examine_handlers(config: Config) -> Iterator[Finding]:
             yield Finding("handlers", FAIL, f"{job_type}: importing {path} raised {type(error).__name__}: {error}")
         else:
             yield Finding("handlers", OK, f"{job_type}: {path}")
+
+
+def _examine_own(area: str, provider: ProviderSettings) -> Finding:
+    from callboard.actors.providers.own import load_own
+
+    if provider.factory is None:
+        return Finding(
+            area, WARN, "the host's own, and no factory is named", "give it to Supervisor(providers=…), or set factory"
+        )
+    try:
+        load_own(provider)
+    except ProviderLoadError as error:
+        return Finding(area, FAIL, str(error), "make it importable where the worker runs, or correct the path")
+    return Finding(area, OK, f"the host's own: {provider.factory}")
 
 
 def _print(findings: list[Finding]) -> None:

@@ -66,6 +66,9 @@ class _Shown:
             self.end()
             if self._at[0] != epoch:
                 click.echo("callboard: the attempt was restarted; the answer begins again", err=True)
+        elif self._at is not None and not text:
+            self.end()
+            click.echo("callboard: another model is asked; the answer begins again", err=True)
         self._at = (epoch, step)
         self.text(text)
 

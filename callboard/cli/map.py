@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from callboard.config import check_model
+from callboard.config_checks import check_model
 
 from .errors import InputError
 from .options import config_options, read_config

@@ -23,6 +23,7 @@ MEANINGS: dict[str, str] = {
     "retries.cap": "seconds: no exponential back-off is longer",
     "retries.jitter": "an exponential back-off is random between 0 and what it would be, a fixed one up to 10 % longer",
     "retries.max_attempts": "goes before what the job says; none leaves it to the job",
+    "prices.file": "prices of your own for many models, in the format of the table that is shipped",
     "default_model": "for jobs that name none: an alias, or `provider:model`",
     "poll_interval": "seconds between looks at the board",
     "lease_ttl": "seconds without renewal until a job counts as lost (a dead process on this machine is noticed at once)",

@@ -19,6 +19,7 @@ _NUMBERS = (
     ("latency", float, "seconds before the first byte"),
     ("tokens_per_second", float, "pace of the output"),
     ("default_max_tokens", int, "limit of a request that names none"),
+    ("batch_seconds", float, "how long a batch takes; inf: until it is told to end"),
 )
 
 

@@ -23,6 +23,7 @@ class SimulatorConfig:
     - `window_seconds`: how long "a minute" lasts, for the limits and for the sliding windows of the statistics.
     - `latency`: seconds before the first byte of a completion. `tokens_per_second`: pace after that; None is as fast as it goes.
     - `default_max_tokens`: the limit of a request that names none.
+    - `batch_seconds`: how long a batch takes; infinite is until it is told to end (`POST /_simulator/batches`).
     - `faults`: rules as `docs/simulator.md` describes, there from the start.
     - `journal`: a file to which every request is appended, at its arrival and at its end.
     """
@@ -39,6 +40,7 @@ class SimulatorConfig:
     latency: float = 0.0
     tokens_per_second: float | None = None
     default_max_tokens: int = 1024
+    batch_seconds: float = 1.0
     faults: tuple[Mapping[str, Any], ...] = ()
     journal: Path | None = None
 
@@ -58,5 +60,7 @@ class SimulatorConfig:
                 raise ValueError(f"simulator setting {name!r} must be above 0 and finite, not {value!r}")
         if not 0 <= self.latency < float("inf"):
             raise ValueError(f"simulator setting 'latency' must be 0 or more seconds, not {self.latency!r}")
+        if not self.batch_seconds >= 0:
+            raise ValueError(f"simulator setting 'batch_seconds' must be 0 or more seconds, not {self.batch_seconds!r}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"simulator setting 'port' must be between 0 and 65535, not {self.port!r}")

@@ -40,6 +40,7 @@ class Request:
     body: bytes = b""
     too_large: bool = False
     by_name: dict[str, str] = field(default_factory=dict)
+    query: str = ""
 
 
 class WatchedProtocol(asyncio.StreamReaderProtocol):
@@ -93,8 +94,8 @@ class HttpConnection:
                 self._h11.receive_data(await self._reader.read(_READ_BYTES))
             elif isinstance(event, h11.Request):
                 headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers]
-                path = event.target.decode("ascii").partition("?")[0]
-                head = Request(event.method.decode("ascii"), path, headers, by_name=dict(headers))
+                path, _, query = event.target.decode("ascii").partition("?")
+                head = Request(event.method.decode("ascii"), path, headers, by_name=dict(headers), query=query)
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size <= MAX_BODY_BYTES:

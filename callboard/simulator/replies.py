@@ -14,7 +14,6 @@ from .wire import Answer, Call, Headers, StreamParts, Wire, WireError
 
 _REFUSAL = "The simulator was told to refuse this request."
 _JSON = [("content-type", "application/json")]
-_EVENTS = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
 
 
 @dataclass(slots=True)
@@ -168,7 +167,7 @@ def _stream(
         steps.append(Step(wire.text_event(call, "x" * fault["bytes"], number, created)))
     second_per_token = 1 / config.tokens_per_second if config.tokens_per_second else 0.0
     text = [Step(event, tokens * second_per_token, tokens) for tokens, event in parts.text]
-    reply = Reply(200, list(_EVENTS), steps)
+    reply = Reply(200, [("content-type", parts.content_type), ("cache-control", "no-cache")], steps)
     if fault and "n" in fault.parameters and kind != "barrier" and fault["n"] is not None:
         steps += text[: max(fault["n"], 0)]
         steps += _broken_end(wire, fault)

@@ -17,21 +17,19 @@ from typing import Any
 
 import h11
 
-from .anthropic_messages import AnthropicMessages
+from . import batch_routes, routes
+from .batches import Batches, OrderError
 from .buckets import Limits
 from .config import SimulatorConfig
 from .faults import WHOLE, FaultError, FaultRule, choose, read_rule
 from .http import MAX_BODY_BYTES, ClientGoneError, HttpConnection, Request, WatchedProtocol
 from .journal import Journal, fingerprint, redacted
-from .openai_chat import OpenAIChat
 from .play import play
 from .replies import Reply, build_reply, plain, refusal
 from .stats import Stats
 from .wire import Call, Headers, Wire, WireError, answer_to, dump
 
 _log = logging.getLogger("callboard.simulator")
-_OPENAI, _ANTHROPIC = OpenAIChat(), AnthropicMessages()
-_COMPLETIONS: dict[str, Wire] = {"/v1/chat/completions": _OPENAI, "/v1/messages": _ANTHROPIC}
 _ADMIN = "/_simulator/"
 _BACKLOG = 2048
 
@@ -58,6 +56,7 @@ class SimulatorServer:
         self._limits: dict[tuple[str, str, str], Limits] = {}
         self._stats = Stats(config.window_seconds)
         self._journal = Journal(config.journal, changed)
+        self._batches = Batches(config)
         self._requests = 0
         self._connections: dict[asyncio.Task[None], HttpConnection] = {}
         self._stopping = False
@@ -100,7 +99,7 @@ class SimulatorServer:
 
     def stats(self) -> dict[str, Any]:
         """Return the counts."""
-        return self._stats.report()
+        return {**self._stats.report(), **self._batches.report()}
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the rules with their counts."""
@@ -115,6 +114,12 @@ class SimulatorServer:
         self._rules.clear()
         for waiting in self._barriers.values():
             _release(waiting)
+
+    def batches(self, orders: list[Any]) -> list[dict[str, Any]]:
+        """Do what is ordered, and return every batch. Raises OrderError."""
+        for order in orders:
+            self._batches.order(order, self._clock.now_ms())
+        return self._batches.describe()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = HttpConnection(reader, writer)
@@ -157,9 +162,10 @@ class SimulatorServer:
         self._requests += 1
         number = self._requests
         request_id = f"req_sim_{number}"
-        wire = _wire_of(request)
+        route = routes.find(request.method, request.path)
+        wire, model = route or (routes.wire_of(request.path, request.by_name), None)
         body = _parsed(request.body)
-        model = body.get("model") if isinstance(body, dict) else None
+        model = model or (body.get("model") if isinstance(body, dict) else None)
         entry: dict[str, Any] = {
             "n": number,
             "at": self._clock.now_ms(),
@@ -173,9 +179,8 @@ class SimulatorServer:
         }
         self._journal.arrived(entry, request.body)
         exchange = _Exchange(connection, request, wire, body, entry, number, request_id, time.monotonic())
-        completion = request.path in _COMPLETIONS and request.method == "POST"
         try:
-            if completion:
+            if route is not None:
                 await self._complete(exchange)
             else:
                 await self._other(exchange)
@@ -197,7 +202,7 @@ class SimulatorServer:
                 usage=usage,
                 ended_at=self._clock.now_ms(),
             )
-            if completion:
+            if route is not None:
                 self._stats.ended("invalid" if exchange.invalid else exchange.outcome)
 
     async def _complete(self, exchange: _Exchange) -> None:
@@ -275,7 +280,10 @@ class SimulatorServer:
         """Answer what is not a completion: the model list, or a path or method that does not exist."""
         request, wire = exchange.request, exchange.wire
         key = wire.api_key(request.by_name)
-        if request.path != "/v1/models" and request.path not in _COMPLETIONS:
+        batch = batch_routes.find(self._batches, request)
+        if batch is not None:
+            await self._about_batch(exchange, batch, key)
+        elif request.path != "/v1/models" and not routes.known(request.path):
             # The usual code of a 404 names a model, which an unknown path has not.
             error = WireError(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
             await self._refuse(exchange, error, [])
@@ -287,6 +295,27 @@ class SimulatorServer:
         else:
             exchange.status, exchange.outcome = 200, "completed"
             await play(exchange.connection, plain(200, wire.models(self._config.models), exchange.headers()), _ignore)
+
+    async def _about_batch(self, exchange: _Exchange, endpoint: batch_routes.Endpoint, key: str) -> None:
+        wrong: WireError | None = None
+        if self._config.keys and key not in self._config.keys:
+            wrong = exchange.wire.key_refused(key)
+        elif exchange.request.too_large:
+            wrong = WireError(413, f"Request body is larger than {MAX_BODY_BYTES} bytes.")
+        else:
+            try:
+                reply, fault = endpoint.answer(
+                    exchange.body, now=self._clock.now_ms(), url=self.url, headers=exchange.headers()
+                )
+            except WireError as error:
+                wrong = error
+        if wrong is not None:
+            await self._refuse(exchange, wrong, [])
+            return
+        exchange.entry["fault"] = fault
+        exchange.status = reply.status if reply.has_headers else None
+        exchange.outcome = "completed" if fault is None else f"fault:{fault}"
+        await play(exchange.connection, reply, _ignore)
 
     async def _refuse(self, exchange: _Exchange, error: WireError, headers: Headers) -> None:
         exchange.status, exchange.outcome = error.status, "rejected"
@@ -324,6 +353,8 @@ class SimulatorServer:
                 return plain(200, dump(self.journal()), [])
             if route == ("GET", "stats"):
                 return plain(200, dump(self.stats()), [])
+            if route[1] == "batches":
+                return batch_routes.administer(self._batches, request, self._clock.now_ms())
             if route == ("DELETE", "faults"):
                 self.clear_faults()
             elif route == ("POST", "faults"):
@@ -336,7 +367,7 @@ class SimulatorServer:
                     [],
                 )
             return plain(200, dump(self.faults()), [])
-        except (FaultError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (FaultError, OrderError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             return plain(400, dump({"error": {"message": str(error)}}), [])
 
 
@@ -378,14 +409,6 @@ def _release(waiting: list[asyncio.Future[None]]) -> None:
         if not released.done():
             released.set_result(None)
     waiting.clear()
-
-
-def _wire_of(request: Request) -> Wire:
-    """Return whose error shape a path without a format of its own is answered in: Anthropic's requests carry its version header."""
-    found = _COMPLETIONS.get(request.path)
-    return found or (
-        _ANTHROPIC if "anthropic-version" in request.by_name or request.path.startswith("/v1/messages") else _OPENAI
-    )
 
 
 def _parsed(body: bytes) -> Any:

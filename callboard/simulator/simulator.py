@@ -108,6 +108,10 @@ class Simulator:
         """Forget all rules, and release what waits at a barrier."""
         self._ask(self._server.clear_faults)
 
+    def batches(self, *orders: Any) -> list[dict[str, Any]]:
+        """Do what is ordered (JSON objects as `docs/simulator.md` has them), and return every batch. Raises OrderError."""
+        return self._ask(lambda: self._server.batches(list(orders)))
+
     def _notify(self) -> None:
         with self._changed:
             self._changes += 1

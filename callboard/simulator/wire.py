@@ -1,4 +1,4 @@
-"""What the two wire formats have in common: the call that was read, the answer to send, the parts of a stream.
+"""What the wire formats have in common: the call that was read, the answer to send, the parts of a stream.
 
 A wire format reads a request and writes replies; it has no thread, no clock and no I/O, so that `replies.py` can bend what it writes
 into a fault and a test can read it without a socket.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from .buckets import Level, Rejection
 from .config import SimulatorConfig
 from .extractive import cut_at_stop, estimate_tokens, extract
+from .instance import instance
+from .tools import Tools, asked_calls
 
 Headers = list[tuple[str, str]]
 
@@ -30,7 +32,11 @@ class WireError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A valid request: the last user message's text, all text, and what the reply must honour."""
+    """A valid request: the last user message's text, all text, and what the reply must honour.
+
+    `after_tools`: the last turn holds the results of tool calls, and `text` is theirs. `schema`: what the answer must follow. `reasons`: it
+    was told how much to reason. `inputs`, `dimensions`: of a request for embeddings.
+    """
 
     model: str
     text: str
@@ -40,11 +46,20 @@ class Call:
     stream: bool
     stop: tuple[str, ...]
     include_usage: bool
+    tools: Tools = field(default_factory=Tools)
+    after_tools: bool = False
+    schema: Any = None
+    reasons: bool = False
+    inputs: tuple[str, ...] = ()
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says. `finish` is neutral: stop, length, stop_sequence, content_filter or refusal."""
+    """What the model says. `finish` is neutral: stop, length, stop_sequence, tool, content_filter or refusal.
+
+    `calls` are of tools, as (name, arguments). `reasoning_tokens` are not in `output_tokens`.
+    """
 
     text: str
     finish: str
@@ -52,10 +67,19 @@ class Answer:
     output_tokens: int
     stop_sequence: str | None = None
     with_usage: bool = True
+    calls: tuple[tuple[str, Any], ...] = ()
+    reasoning_tokens: int = 0
 
     def with_text(self, text: str) -> Answer:
         """Return the same answer saying something else, with its tokens counted anew."""
-        return replace(self, text=text, output_tokens=estimate_tokens(text))
+        finish = "stop" if self.calls else self.finish
+        return replace(self, text=text, output_tokens=estimate_tokens(text), calls=(), finish=finish)
+
+
+IMAGE_TOKENS = 256
+"""What every image counts for, whatever its size."""
+REASONING_TOKENS = 16
+"""What an answer is said to have been reasoned for, if the request asks for an effort."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +90,7 @@ class StreamParts:
     text: list[tuple[int, bytes]]
     tail: list[bytes]
     terminal: bytes
+    content_type: str = "text/event-stream; charset=utf-8"
 
 
 class Wire(Protocol):
@@ -135,12 +160,23 @@ class Wire(Protocol):
 
 
 def answer_to(call: Call, config: SimulatorConfig) -> Answer:
-    """Return the built-in model's answer to a call: an extract of its last user message within its limits."""
+    """Return the built-in model's answer: the tool calls or the instance of a schema that it is asked for, else an extract of the text."""
+    reasoning = REASONING_TOKENS if call.reasons else 0
+    calls = () if call.after_tools else asked_calls(call.text, call.tools)
+    if calls:
+        tokens = estimate_tokens(json.dumps(calls))
+        return Answer("", "tool", call.input_tokens, tokens, calls=calls, reasoning_tokens=reasoning)
     limit = config.default_max_tokens if call.max_tokens is None else call.max_tokens
+    if call.schema is not None:
+        text = json.dumps(instance(call.schema), ensure_ascii=False)
+        kept = text.encode()[: limit * 4].decode("utf-8", "ignore")
+        finish = "stop" if kept == text else "length"
+        return Answer(kept, finish, call.input_tokens, estimate_tokens(kept), reasoning_tokens=reasoning)
     found = extract(call.text, limit)
     text, stopped_at = cut_at_stop(found.text, call.stop)
     finish = "stop_sequence" if stopped_at is not None else "length" if found.truncated else "stop"
-    return Answer(text, finish, call.input_tokens, estimate_tokens(text), stopped_at)
+    tokens = estimate_tokens(text)
+    return Answer(text, finish, call.input_tokens, tokens, stopped_at, reasoning_tokens=reasoning)
 
 
 def dump(value: Any) -> bytes:

@@ -91,8 +91,8 @@ MOVE_HEAD = update(conversations).where(conversations.c.id == bindparam("wanted"
 
 # It takes after the turn it was made by, and is charged like any other job.
 SUMMARISE = text("""
-    INSERT INTO llm_jobs (type, key, queue, model, priority, tag, parent_id, changed_by, created_at, updated_at)
-    SELECT 'chat', :summary_key, queue, model, priority, tag, id, :actor, :now, :now FROM llm_jobs WHERE id = :job_id
+    INSERT INTO llm_jobs (type, key, queue, model, priority, tag, parent_id, root_id, changed_by, created_at, updated_at)
+    SELECT 'chat', :summary_key, queue, model, priority, tag, id, coalesce(root_id, id), :actor, :now, :now FROM llm_jobs WHERE id = :job_id
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
     RETURNING id
     """)

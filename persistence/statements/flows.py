@@ -155,12 +155,15 @@ SPAWN = (
         **_by,
     )
 )
-# A new job takes its place in a flow.
+# A new job takes its place in a flow, and in the tree of those who created it.
+_above = jobs.alias("above")
+_root = select(func.coalesce(_above.c.root_id, _above.c.id)).where(_above.c.id == bindparam("parent")).scalar_subquery()
 ENROL = (
     update(jobs)
     .where(jobs.c.id == bindparam("new_id"))
     .values(
         parent_id=bindparam("parent"),
+        root_id=_root,
         pending=jobs.c.pending + bindparam("open"),
         quorum=bindparam("needed"),
         changed_by=bindparam("actor"),

@@ -72,7 +72,8 @@ BACK = (
 STANDING = text("""
     SELECT alone, EXISTS (
         SELECT 1 FROM llm_calls JOIN llm_job_data ON llm_job_data.job_id = llm_calls.job_id
-        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND json_extract(options, '$.on_unknown') = 'park'
+        WHERE llm_calls.job_id = :job_id AND llm_calls.state = 'open' AND origin IS NOT 'batch' AND handle IS NULL
+            AND json_extract(options, '$.on_unknown') = 'park'
     )
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
     """)

@@ -1,10 +1,9 @@
-"""Calls, steps and holds. SQLAlchemy Core, compiled ahead of time into `sql_text`; the functions are in `persistence.ledger`."""
+"""Calls and steps. SQLAlchemy Core, compiled ahead of time into `sql_text`; the functions are in `persistence.ledger`."""
 
-from sqlalchemy import bindparam, delete, func, select, text
+from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.dialects.sqlite import insert
 
-from ..model import USAGE_COLUMNS
-from ..schema import call_completions, calls, job_results, jobs, limit_holds, steps
+from ..schema import call_completions, calls, job_results, jobs, steps
 from .build import lit
 
 _results = insert(job_results).values(job_id=bindparam("job_id"), result=bindparam("result"), error=bindparam("error"))
@@ -19,8 +18,10 @@ STANDS = (
 )
 
 INTENT = text("""
-    INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at)
-    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now
+    INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at,
+        reserved_input, reserved_output, requests)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'open', :reserved_tokens, :reserved_cost, :now,
+        :reserved_input, :reserved_output, :requests
     FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
     RETURNING id
     """)
@@ -31,7 +32,8 @@ OUTCOME = text("""
             SELECT 1 FROM llm_calls AS first WHERE first.job_id = llm_calls.job_id AND first.step = llm_calls.step AND first.state = 'completed'
         ) THEN 'superseded' ELSE :state END,
         finished_at = :now, first_token_ms = :first_token_ms, input_uncached = :input_uncached, cache_read = :cache_read,
-        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cost = :cost, finish = :finish,
+        cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cache_write_1h = :cache_write_1h,
+        cost = :cost, price_id = :price_id, finish = :finish,
         request_id = :request_id, error_class = :error_class, error = :error
     WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
     RETURNING state
@@ -63,20 +65,3 @@ FIRST = text("""
     JOIN llm_call_completions ON call_id = first.id
     WHERE late.id = :call_id AND late.state = 'superseded'
     """)
-
-# One call's tokens: what it used, where that is known, else what was reserved for it.
-_USED = " + ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
-RECENT = text(f"""
-    SELECT sent_at, CASE WHEN coalesce({", ".join(USAGE_COLUMNS)}) IS NULL THEN reserved_tokens ELSE {_USED} END
-    FROM llm_calls WHERE limit_key = :limit_key AND sent_at >= :since ORDER BY sent_at
-    """)
-
-_holds = insert(limit_holds).values(
-    key=bindparam("hold_key"), until=bindparam("until"), reason=bindparam("reason"), at=bindparam("now")
-)
-SET_HOLD = _holds.on_conflict_do_update(
-    index_elements=["key"],
-    set_={"until": _holds.excluded.until, "reason": _holds.excluded.reason, "at": _holds.excluded.at},
-)
-CLEAR_HOLD = delete(limit_holds).where(limit_holds.c.key == bindparam("hold_key"))
-HOLDS = select(limit_holds.c.key, limit_holds.c.until, limit_holds.c.reason)

@@ -13,13 +13,13 @@ from callboard.config import (
     AUTO,
     Config,
     ConfigError,
-    check_model,
     config_from_json,
     database_url,
     load_config,
     scalar_settings,
     unknown_variables,
 )
+from callboard.config_checks import check_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,7 +99,7 @@ def test_the_file_is_found_by_option_by_variable_and_in_the_current_directory(tm
         ("[providers.openai]\nbase_url = 'ftp://x'", "providers.openai.base_url", "http"),
         ("[providers.openai]\nbase_url = 'http://example.com/v1'", "providers.openai.base_url", "https"),
         ("[providers.openai]\nwire = 'openai'", "providers.openai.wire", '"openai-chat" or "openai-responses"'),
-        ("[providers.mine]\nwire = 'openai-chat'", "providers.mine.base_url", "missing; expected a string"),
+        ("[providers.mine]\nwire = 'openai-chat'", "providers.mine.base_url", "base_url is missing: where the provider is"),
         ("[providers.openai]\nbase_ulr = 'x'", "providers.openai.base_ulr", "did you mean 'base_url'?"),
         ("[providers.openai]\napi_key = 'x'", "providers.openai.api_key", "name the variable in key_env"),
         ("[providers.openai]\nname = 'other'", "providers.openai.name", "already given"),

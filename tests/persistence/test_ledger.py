@@ -91,31 +91,6 @@ def test_the_first_value_of_a_step_stays(board):
     assert ledger.memo(board.c, [job.id])[job.id].values == {"s": 1}
 
 
-def test_recent_usage_rebuilds_a_window(board):
-    job = board.started()
-    for at, outcome in (
-        (board.now - 99, done()),
-        (board.now, done()),
-        (board.now + 1, CallOutcome(state="failed", error_class="server", error={"http": 500})),
-        (board.now + 2, CallOutcome(state="unknown")),
-        (board.now + 3, None),
-    ):
-        call = board.move(ledger.record_intent, job.lease, intent(step=str(at)), at)
-        if outcome is not None:
-            board.move(ledger.record_outcome, job.lease, call, outcome, at)
-    board.move(ledger.record_intent, job.lease, intent(key="other"), board.now)
-    expected = [(board.now, 10), (board.now + 1, 100), (board.now + 2, 100), (board.now + 3, 100)]
-    assert ledger.recent_usage(board.c, "p/m", board.now) == expected
-
-
-def test_holds_survive_and_are_replaced(board):
-    board.move(ledger.set_hold, "p/m", 50, "429", 1)
-    board.move(ledger.set_hold, "p/m", 70, "again", 2)
-    assert ledger.holds(board.c) == [("p/m", 70, "again")]
-    board.move(ledger.clear_hold, "p/m")
-    assert ledger.holds(board.c) == []
-
-
 def test_an_unknown_price_is_not_zero(board):
     job = board.started(tag="t")
     for step, cost in (("a", None), ("b", None)):

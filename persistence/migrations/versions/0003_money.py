@@ -20,10 +20,19 @@ STATEMENTS = (
     "ALTER TABLE llm_calls ADD COLUMN handle TEXT CONSTRAINT handle_json CHECK (handle IS NULL OR json_valid(handle))",
     "ALTER TABLE llm_calls ADD COLUMN price_id TEXT",
     "DROP TRIGGER llm_jobs_deleted",
+    "DROP TRIGGER llm_jobs_left",
+    """
+CREATE TRIGGER llm_jobs_left AFTER UPDATE OF state ON llm_jobs WHEN OLD.state = 'active' AND NEW.state <> 'active'
+        AND EXISTS (SELECT 1 FROM llm_calls WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at
+        WHERE job_id = NEW.id AND state = 'open' AND origin IS NOT 'batch'; END
+    """,
     """
 CREATE TABLE llm_usage_deleted_next (
     day INTEGER NOT NULL,
     tag TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
     calls INTEGER NOT NULL,
     input_uncached INTEGER NOT NULL,
     cache_read INTEGER NOT NULL,
@@ -33,20 +42,20 @@ CREATE TABLE llm_usage_deleted_next (
     cache_write_1h INTEGER NOT NULL,
     cost INTEGER,
     unpriced INTEGER NOT NULL,
-    PRIMARY KEY (tag, day)
+    PRIMARY KEY (tag, day, provider, model)
 )
  WITHOUT ROWID
     """,
     """
-INSERT INTO llm_usage_deleted_next (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
-SELECT day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, 0, cost, unpriced FROM llm_usage_deleted
+INSERT INTO llm_usage_deleted_next (day, tag, provider, model, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
+SELECT day, tag, '', '', calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, 0, cost, unpriced FROM llm_usage_deleted
     """,
     "DROP TABLE llm_usage_deleted",
     "ALTER TABLE llm_usage_deleted_next RENAME TO llm_usage_deleted",
     """
-CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
-        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
-        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1
+CREATE TRIGGER llm_jobs_deleted BEFORE DELETE ON llm_jobs BEGIN INSERT INTO llm_usage_deleted (day, tag, provider, model, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, unpriced)
+        SELECT sent_at / 86400000, coalesce(OLD.tag, ''), provider, model, count(*), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(cost IS NULL AND state IN ('completed', 'superseded'))
+        FROM llm_calls WHERE job_id = OLD.id GROUP BY 1, provider, model
         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_uncached = input_uncached + excluded.input_uncached, cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write, output_visible = output_visible + excluded.output_visible, output_reasoning = output_reasoning + excluded.output_reasoning, cache_write_1h = cache_write_1h + excluded.cache_write_1h, unpriced = unpriced + excluded.unpriced, cost = coalesce(cost + excluded.cost, cost, excluded.cost); END
     """,
     "DROP VIEW llm_inbox",
@@ -94,11 +103,12 @@ CREATE TRIGGER llm_inbox_added INSTEAD OF INSERT ON llm_inbox
 CREATE TABLE llm_limit_usage (
     "key" TEXT NOT NULL,
     slot INTEGER NOT NULL,
+    owner TEXT NOT NULL,
     requests INTEGER NOT NULL,
     input INTEGER NOT NULL,
     output INTEGER NOT NULL,
     total INTEGER NOT NULL,
-    PRIMARY KEY ("key", slot)
+    PRIMARY KEY ("key", slot, owner)
 )
  WITHOUT ROWID
     """,
@@ -106,11 +116,12 @@ CREATE TABLE llm_limit_usage (
 CREATE TABLE llm_limit_days (
     "key" TEXT NOT NULL,
     day INTEGER NOT NULL,
+    owner TEXT NOT NULL,
     requests INTEGER NOT NULL,
     input INTEGER NOT NULL,
     output INTEGER NOT NULL,
     total INTEGER NOT NULL,
-    PRIMARY KEY ("key", day)
+    PRIMARY KEY ("key", day, owner)
 )
  WITHOUT ROWID
     """,
@@ -133,10 +144,21 @@ CREATE TABLE llm_budget_usage (
     reserved INTEGER DEFAULT '0' NOT NULL,
     tokens_spent INTEGER DEFAULT '0' NOT NULL,
     tokens_reserved INTEGER DEFAULT '0' NOT NULL,
+    cap INTEGER,
+    token_cap INTEGER,
+    until INTEGER,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (budget, period)
 )
  WITHOUT ROWID
+    """,
+    """
+CREATE TABLE llm_budgets (
+    name TEXT NOT NULL,
+    settings TEXT NOT NULL CONSTRAINT settings_json CHECK (json_valid(settings)),
+    at INTEGER NOT NULL,
+    PRIMARY KEY (name)
+)
     """,
     """
 CREATE TABLE llm_budget_reservations (
@@ -168,6 +190,7 @@ CREATE TABLE llm_batches (
     kind TEXT NOT NULL CONSTRAINT batch_kind CHECK ((kind = 'batch' OR kind = 'group')),
     provider TEXT NOT NULL,
     group_key TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
     state TEXT DEFAULT 'open' NOT NULL CONSTRAINT batch_state CHECK ((state = 'open' OR state = 'sealed' OR state = 'uploaded' OR state = 'creating' OR state = 'submitted' OR state = 'ended' OR state = 'downloading' OR state = 'applied' OR state = 'failed')),
     requests INTEGER DEFAULT '0' NOT NULL,
     bytes INTEGER DEFAULT '0' NOT NULL,
@@ -196,6 +219,9 @@ CREATE TABLE llm_batch_requests (
     job_id INTEGER NOT NULL,
     step TEXT NOT NULL,
     state TEXT DEFAULT 'waiting' NOT NULL CONSTRAINT batch_request_state CHECK ((state = 'waiting' OR state = 'sent' OR state = 'done' OR state = 'failed' OR state = 'left' OR state = 'again')),
+    model TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    limit_key TEXT NOT NULL,
     request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
     bytes INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
@@ -221,6 +247,23 @@ CREATE TABLE llm_batch_requests (
 CREATE INDEX llm_batch_requests_due ON llm_batch_requests (deadline) WHERE state IN ('waiting', 'sent') AND deadline IS NOT NULL
     """,
     "CREATE INDEX llm_batch_requests_job ON llm_batch_requests (job_id, step)",
+    """
+CREATE TRIGGER llm_budget_reserved AFTER INSERT ON llm_budget_reservations BEGIN
+        INSERT INTO llm_budget_usage (budget, period, reserved, tokens_reserved, updated_at)
+        VALUES (NEW.budget, NEW.period, NEW.amount, NEW.tokens, coalesce((SELECT sent_at FROM llm_calls WHERE id = NEW.call_id), 0))
+        ON CONFLICT DO UPDATE SET reserved = reserved + excluded.reserved, tokens_reserved = tokens_reserved + excluded.tokens_reserved; END
+    """,
+    """
+CREATE TRIGGER llm_budget_settled AFTER UPDATE OF amount, tokens ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved + NEW.amount - OLD.amount, tokens_reserved = tokens_reserved + NEW.tokens - OLD.tokens
+        WHERE budget = NEW.budget AND period = NEW.period; END
+    """,
+    """
+CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
+        UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
+            tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
+        WHERE budget = OLD.budget AND period = OLD.period; END
+    """,
 )
 
 

@@ -13,8 +13,10 @@ from callboard.actors.providers.model import (
     LimitSnapshot,
     Message,
     Request,
+    Tool,
     Usage,
 )
+from callboard.actors.providers.parts import Image, Opaque, Text, ToolCall, ToolResult
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.providers.sse import SSEDecoder, SSEEvent
 
@@ -116,7 +118,6 @@ def body(stop="end_turn", **more):
     content = [
         {"type": "thinking", "thinking": "hm"},
         {"type": "text", "text": "4"},
-        {"type": "tool_use", "input": {}},
         {"type": "text", "text": "!"},
     ]
     return json.dumps(
@@ -135,6 +136,7 @@ def body(stop="end_turn", **more):
 def test_golden_body():
     assert ADAPTER.decode_body(200, {"request-id": "req_1"}, body(), at_ms=NOW) == Completion(
         text="4!",
+        opaque=(Opaque(wire="anthropic-messages", data={"type": "thinking", "thinking": "hm"}),),
         finish=Finish.STOP,
         raw_finish="end_turn",
         usage=BUCKETS,
@@ -171,8 +173,8 @@ def test_missing_usage():
     assert ADAPTER.decode_body(200, {}, body(usage=None), at_ms=NOW).usage is None
 
 
-def delta(**fields):
-    return {"type": "content_block_delta", "index": 0, "delta": fields}
+def delta(index=0, **fields):
+    return {"type": "content_block_delta", "index": index, "delta": fields}
 
 
 GOLDEN = (
@@ -190,9 +192,9 @@ GOLDEN = (
     delta(type="signature_delta", signature="x"),
     {"type": "content_block_stop", "index": 0},
     {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
-    delta(type="text_delta", text="4"),
+    delta(1, type="text_delta", text="4"),
     {"type": "an_event_of_tomorrow", "x": 1},
-    delta(type="text_delta", text="\u2028!"),
+    delta(1, type="text_delta", text="\u2028!"),
     {"type": "content_block_stop", "index": 1},
     {
         "type": "message_delta",
@@ -226,6 +228,7 @@ def test_golden_stream():
     assert decoder.progress == 5  # thinking, its signature, two texts and the end; not the ping, not the starts
     assert found == Completion(
         text="4\u2028!",
+        opaque=(Opaque(wire="anthropic-messages", data={"type": "thinking", "thinking": "hm", "signature": "x"}),),
         finish=Finish.STOP,
         raw_finish="end_turn",
         usage=BUCKETS,
@@ -309,3 +312,167 @@ def test_limits():
     }
     assert ADAPTER.limits(only_input, NOW) == expected
     assert ADAPTER.limits({"request-id": "x"}, NOW) is None
+
+
+def sent(**fields):
+    request = Request(**{"model": "m", "messages": (Message("user", "hi"),), "stream": False, **fields})
+    return json.loads(encode(request).body)
+
+
+ADD = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {"a": {"type": "integer"}}})
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "told"),
+    [
+        (None, None, None),
+        (None, True, None),
+        (None, False, {"type": "auto", "disable_parallel_tool_use": True}),
+        ("auto", None, {"type": "auto"}),
+        ("none", False, {"type": "none"}),
+        ("required", None, {"type": "any"}),
+        ("required", False, {"type": "any", "disable_parallel_tool_use": True}),
+        ("add", None, {"type": "tool", "name": "add"}),
+    ],
+)
+def test_tool_choice(choice, parallel, told):
+    body = sent(tools=(ADD,), tool_choice=choice, parallel_tools=parallel)
+    assert body.get("tool_choice") == told
+    assert body["tools"] == [{"name": "add", "input_schema": ADD.parameters, "description": "Adds."}]
+    assert "tool_choice" not in sent(tool_choice=choice, parallel_tools=parallel)
+
+
+def test_a_strict_tool_is_in_the_strict_subset():
+    (tool,) = sent(tools=(Tool(name="add", parameters=ADD.parameters, strict=True),))["tools"]
+    assert tool["strict"] is True
+    assert (tool["input_schema"]["required"], tool["input_schema"]["additionalProperties"]) == (["a"], False)
+    odd = {"type": "object", "patternProperties": {"x": {}}}
+    assert sent(tools=(Tool(name="odd", parameters=odd, strict=True),))["tools"] == [
+        {"name": "odd", "input_schema": odd}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("effort", "fields"),
+    [
+        ("none", {"thinking": {"type": "disabled"}}),
+        ("minimal", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}),
+        ("xhigh", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "xhigh"}}),
+    ],
+)
+def test_effort(effort, fields):
+    plain = sent()
+    assert sent(effort=effort) == {**plain, **fields}
+    without = {name: value for name, value in fields.items() if name != "thinking"}
+    assert sent(effort=effort, unsupported=frozenset({"thinking"})) == {**plain, **without}
+    if effort != "none":  # a model that must call a tool may not think first
+        assert "thinking" not in sent(effort=effort, tools=(ADD,), tool_choice="required")
+
+
+def test_a_schema_and_an_effort_share_a_field():
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    assert sent(schema=schema, effort="low")["output_config"] == {
+        "effort": "low",
+        "format": {"type": "json_schema", "schema": schema},
+    }
+
+
+@pytest.mark.parametrize(
+    ("hints", "told"),
+    [
+        ({"cache_key": "k"}, {"type": "ephemeral"}),
+        ({"cache_key": "k", "cache_ttl": "1h"}, {"type": "ephemeral", "ttl": "1h"}),
+        ({"cache_ttl": "5m"}, {"type": "ephemeral", "ttl": "5m"}),
+        ({}, None),
+    ],
+)
+def test_cache_control(hints, told):
+    assert sent(**hints).get("cache_control") == told
+
+
+def test_results_come_first_in_the_next_user_turn():
+    call = ToolCall(id="t1", name="add", arguments={"a": 1})
+    broken = ToolCall(id="t2", name="add", raw="{oh")
+    messages = (
+        Message("user", "2+2?"),
+        Message("assistant", (call, broken)),
+        Message("user", (Text("By the way"), Image(url="https://example.org/x.png"))),
+        Message("tool", (ToolResult(call_id="t1", content="4", name="add"),)),
+        Message("tool", (ToolResult(call_id="t2", content="no JSON", is_error=True),)),
+        Message("user", ""),
+    )
+    _, asked, told = sent(messages=messages)["messages"]
+    assert asked["content"] == [
+        {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}},
+        {"type": "tool_use", "id": "t2", "name": "add", "input": {"invalid_json": "{oh"}},
+    ]
+    assert told == {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "t1", "content": "4"},
+            {"type": "tool_result", "tool_use_id": "t2", "content": "no JSON", "is_error": True},
+            {"type": "text", "text": "By the way"},
+            {"type": "image", "source": {"type": "url", "url": "https://example.org/x.png"}},
+        ],
+    }
+
+
+def test_an_answer_with_thinking_between_its_parts_goes_back_as_one_piece():
+    content = [
+        {"type": "thinking", "thinking": "a", "signature": "1"},
+        {"type": "text", "text": "Well."},
+        {"type": "thinking", "thinking": "b", "signature": "2"},
+        {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}},
+    ]
+    raw = json.dumps({"id": "r", "content": content, "stop_reason": "tool_use"}).encode()
+    found = ADAPTER.decode_body(200, {}, raw, at_ms=NOW)
+    assert (found.text, [call.id for call in found.tool_calls]) == ("Well.", ["t1"])
+    assert sent(messages=(Message("user", "hi"), found.message()))["messages"][-1]["content"] == content
+
+
+def test_blocks_of_server_tools_come_back_whole():
+    items = (
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "server_tool_use", "id": "s", "input": {}},
+        },
+        delta(0, type="input_json_delta", partial_json='{"query": '),
+        delta(0, type="input_json_delta", partial_json='"x"}'),
+        {"type": "message_delta", "delta": {"stop_reason": "pause_turn"}},
+        {"type": "message_stop"},
+    )
+    _, _, found = stream(items)
+    block = {"type": "server_tool_use", "id": "s", "input": {"query": "x"}}
+    assert (found.finish, [part.data for part in found.opaque]) == (Finish.PAUSE, [block])
+    assert sent(messages=(Message("user", "hi"), found.message()))["messages"][-1] == {
+        "role": "assistant",
+        "content": [block],
+    }
+
+
+def test_arguments_that_are_no_json_are_kept_as_they_came():
+    items = (
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "add"}},
+        delta(0, type="input_json_delta", partial_json='{"a": '),
+        {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}},
+        {"type": "message_stop"},
+    )
+    _, _, found = stream(items)
+    assert found.tool_calls == (ToolCall(id="t", name="add", raw='{"a": '),)
+    assert found.finish is Finish.LENGTH
+
+
+@pytest.mark.parametrize(
+    ("by_life", "total", "minutes", "hour"),
+    [
+        ({"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}, 7, 3, 4),
+        ({"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}, None, 3, 4),
+        (None, 7, 7, 0),
+        ({"ephemeral_1h_input_tokens": 4}, 7, 3, 4),
+    ],
+)
+def test_what_was_kept_for_an_hour_is_counted_apart(by_life, total, minutes, hour):
+    usage = {"input_tokens": 1, "output_tokens": 1, "cache_creation": by_life, "cache_creation_input_tokens": total}
+    found = ADAPTER.decode_body(200, {}, body(usage=usage), at_ms=NOW).usage
+    assert (found.cache_write, found.cache_write_1h) == (minutes, hour)

@@ -30,7 +30,7 @@ def decode(raw, size):
 def test_every_chunk_size_gives_the_same_events(ending, bom):
     raw = (bom + STREAM.replace("\n", ending)).encode()
     for size in range(1, len(raw) + 1):
-        assert decode(raw, size) == (EVENTS, True), size
+        assert decode(raw, size) == (EVENTS, []), size
 
 
 def test_cr_closes_an_event_at_once():
@@ -41,7 +41,7 @@ def test_cr_closes_an_event_at_once():
 
 def test_bom_only_at_the_very_start():
     bom = b"\xef\xbb\xbf"
-    assert decode(bom + b"data: x\n\n" + bom + b"data: y\n\n", 3) == ([SSEEvent("message", "x")], False)
+    assert decode(bom + b"data: x\n\n" + bom + b"data: y\n\n", 3) == ([SSEEvent("message", "x")], [])
 
 
 def test_invalid_utf8_is_replaced_and_a_split_character_is_not():
@@ -81,3 +81,27 @@ def test_what_is_written_is_read(texts, ending):
     raw = "".join(f"data: {text}{ending}{ending}" for text in texts).encode()
     events, _ = decode(raw, 4)
     assert [event.data for event in events] == texts
+
+
+PRETTY = '{\n  "error": {\n    "code": 500,\n    "message": "a\u2028b"\n  }\n}'
+
+
+@pytest.mark.parametrize("bare", ['{"error": {"code": 500}}', PRETTY])
+@pytest.mark.parametrize("after", ["", "\n", "\n\n", "\n\ndata: y\n\n"])
+def test_a_bare_object_is_an_error_event(bare, after):
+    raw = ("data: x\n\n" + bare + after).encode()
+    expected = [SSEEvent("message", "x"), SSEEvent("error", bare)]
+    if after.endswith("y\n\n"):
+        expected.append(SSEEvent("message", "y"))
+    for size in range(1, len(raw) + 1):
+        events, last = decode(raw, size)
+        assert events + last == expected, size
+
+
+def test_a_bare_object_cut_short_is_given_as_it_came():
+    assert decode(b'{\n "error": 1', 1) == ([], [SSEEvent("error", '{\n "error": 1')])
+
+
+def test_the_cap_holds_for_a_bare_object():
+    with pytest.raises(EventTooLargeError):
+        SSEDecoder(max_bytes=100).feed(b"{\n" + b"x: y\n" * 50)

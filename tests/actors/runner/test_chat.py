@@ -50,7 +50,7 @@ def test_the_options_are_passed_on():
         ({"messages": []}, "data.messages: expected a list of at least one"),
         ({"messages": {}}, "data.messages: expected a list"),
         ({"messages": ["a"]}, "data.messages[0]: expected an object"),
-        ({"messages": [{"role": "tool", "content": ""}]}, "data.messages[0].role: expected one of system, user"),
+        ({"messages": [{"role": "bot", "content": ""}]}, "data.messages[0].role: expected one of system, user"),
         ({"messages": [{"role": [], "content": ""}]}, "data.messages[0].role"),
         ({"messages": [{"role": "user"}]}, "data.messages[0].content: expected text"),
         ({"prompt": "a", "max_output": "5"}, "data.max_output: expected int, got str"),

@@ -1,0 +1,1 @@
+../../callboard/config_checks.py

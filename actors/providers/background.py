@@ -1,0 +1,196 @@
+"""A call that its provider goes on with when the connection is lost: taken up again where it broke off, never asked for twice.
+
+Within a call a lost connection is followed up at once, a few times; the deadlines of the call go on counting meanwhile. A call that still
+cannot be followed fails as `resumable`: its handle is in the ledger, and the next attempt takes it up from its beginning, so that what readers
+see of it is whole. Only what the provider has ended, or has forgotten (`handle_gone`), is asked for again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from .adapter import StreamDecoder
+from .call import Conversation
+from .keys import Secret
+from .model import Answer, Billed, CallError, Completion, ErrorClass
+from .resume import HANDLE_GONE, Handle, Resumable, ResumableDecoder
+from .sse import SSEEvent
+from .transport import Sending
+
+if TYPE_CHECKING:
+    from .http_client import Reply
+
+logger = logging.getLogger(__name__)
+
+FOLLOWS = 5
+"""How often a lost connection is followed up in one call, without a further event in between."""
+FIRST_WAIT = 0.1
+"""Seconds before the second try of these; each further one waits twice as long."""
+CANCEL_SECONDS = 5.0
+
+_LOST = frozenset(
+    {
+        ErrorClass.CONNECT,
+        ErrorClass.TRUNCATED,
+        ErrorClass.SERVER,
+        ErrorClass.OVERLOADED,
+        ErrorClass.RATE,
+        ErrorClass.TIMEOUT,
+    }
+)
+"""How a follow-up may fail that is worth another."""
+
+
+class BackgroundConversation(Conversation):
+    """One call, over as many connections as it takes."""
+
+    _handle: Handle | None = None
+    _key: Secret | None = None
+
+    async def _ask(self, key: Secret | None) -> Answer | CallError:
+        self._key, self._handle = key, self.call.handle
+        if not isinstance(self._provider.adapter, Resumable) or not self._streams:
+            return await super()._ask(key)
+        if self._handle is None:
+            outcome = await super()._ask(key)
+        else:
+            outcome = await self._follow(self._handle)
+        position, tries = self._position, 0
+        while self._lost_sight(outcome) and tries < FOLLOWS and self._handle is not None:
+            if tries:
+                await asyncio.sleep(FIRST_WAIT * 2 ** (tries - 1))
+            tries += 1
+            outcome = await self._follow(self._handle)
+            if self._position != position:
+                position, tries = self._position, 0
+        if isinstance(outcome, CallError) and self._handle is not None:
+            outcome = self._judged(outcome)
+        return outcome
+
+    def cut_short(self) -> Answer | CallError:
+        """Return the outcome of a call that was cancelled; what the provider goes on with is ended there, or left for another attempt."""
+        outcome = super().cut_short()
+        if not isinstance(outcome, CallError) or self._handle is None or self._ended:
+            return outcome
+        aborted = self.deadlines.expired is None and not self.call.keep
+        if aborted:
+            self.unfinished = self._cancel
+        return replace(
+            outcome,
+            sent=True,
+            billed=Billed.MAYBE,
+            resumable=not aborted,
+            code=HANDLE_GONE if aborted else outcome.code,
+        )
+
+    @property
+    def _ended(self) -> bool:
+        return self._decoder is not None and self._decoder.terminal
+
+    @property
+    def _position(self) -> int | None:
+        return None if self._decoder is None else cast("_Watched", self._decoder).position
+
+    def _read_whole(self, outcome: Answer | CallError) -> None:
+        # What broke off is followed up before anybody is told.
+        if not isinstance(outcome, CallError) or self._handle is None:
+            self.conclude(outcome)
+
+    def _open_decoder(self, reply: "Reply") -> StreamDecoder:
+        if self._decoder is None:
+            decoder = cast("ResumableDecoder", super()._open_decoder(reply))
+            return _Watched(decoder, self._found)
+        return self._decoder
+
+    def _found(self, handle: Handle) -> None:
+        if self._handle is None:
+            self._handle = handle
+            self.call.hold(handle)
+
+    async def _follow(self, handle: Handle) -> Answer | CallError:
+        adapter = cast("Resumable", self._provider.adapter)
+        limits, self._reply = self._limits, None
+        self._body.clear()
+        self._sending = Sending()
+        outcome = await self._exchange(
+            adapter.follow(handle, after=self._position, key=self._key, settings=self._provider.settings)
+        )
+        self._limits = self._limits or limits
+        return outcome
+
+    def _lost_sight(self, outcome: Answer | CallError) -> bool:
+        """Whether the call goes on at the provider and only our view of it is lost."""
+        return isinstance(outcome, CallError) and not self._ended and outcome.kind in _LOST
+
+    def _judged(self, error: CallError) -> CallError:
+        """Say of a failure whether the call may be taken up again."""
+        partial = "" if self._decoder is None else self._decoder.text
+        gone = error.http == 404 or error.kind is ErrorClass.CANCELLED
+        if gone:
+            return replace(
+                error,
+                kind=ErrorClass.TRUNCATED,
+                message=f"the provider does not go on with the call: {error.message}",
+                code=HANDLE_GONE,
+                billed=Billed.MAYBE,
+                partial=partial,
+                sent=True,
+                retryable=None,
+            )
+        if self._ended:
+            return error
+        return replace(error, billed=Billed.MAYBE, partial=partial, sent=True, resumable=True)
+
+    async def _cancel(self) -> None:
+        """End the call at the provider. What it has made by then is paid for; the rest is not."""
+        assert self._handle is not None
+        adapter = cast("Resumable", self._provider.adapter)
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                built = adapter.cancel(self._handle, key=self._key, settings=self._provider.settings)
+                reply = await self._provider.client.send(built, Sending())
+                await reply.close()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the call has ended; that it runs on costs money, but nothing else
+            logger.warning(
+                "could not end a call at provider %r (%s); it may run on there and be billed",
+                self._provider.settings.name,
+                type(error).__name__,
+            )
+
+
+class _Watched:
+    """A reader of which the handle is told as soon as it is known."""
+
+    def __init__(self, decoder: ResumableDecoder, found: Callable[[Handle], None]) -> None:
+        self._decoder = decoder
+        self._found = found
+        self._told = False
+        self.framing = decoder.framing
+
+    @property
+    def terminal(self) -> bool:
+        return self._decoder.terminal
+
+    @property
+    def progress(self) -> int:
+        return self._decoder.progress
+
+    @property
+    def text(self) -> str:
+        return self._decoder.text
+
+    @property
+    def position(self) -> int | None:
+        return self._decoder.position
+
+    def feed(self, event: SSEEvent) -> list[str]:
+        pieces = self._decoder.feed(event)
+        if not self._told and self._decoder.handle is not None:
+            self._told = True
+            self._found(self._decoder.handle)
+        return pieces
+
+    def finish(self, *, eof: bool) -> Completion | CallError:
+        return self._decoder.finish(eof=eof)

@@ -1,0 +1,42 @@
+"""When another model is asked instead, and what it is asked. Pure.
+
+A model's alias names those to go on with (`fallback`) and after what (`fallback_on`). The chain is that of the model the job named, walked once
+within an attempt; the next attempt begins at its start. Each call is a row of the ledger with the model that was really asked.
+"""
+
+from dataclasses import replace
+
+from ..providers.model import AnyRequest, Billed, CallError, Completion, EmbeddingRequest, Finish
+from ..settings import Route
+from .effects import CallModel, Embed
+from .work import Call
+
+_PASSED_OVER = {Finish.REFUSAL: "refusal", Finish.FILTER: "filter"}
+
+
+def applies(error: CallError, call: Call, *, on_unknown: str) -> bool:
+    """Whether the next model of the chain is to be asked after this failure.
+
+    Not where the call may have been billed and the job would rather have that looked at than pay again.
+    """
+    if not call.fallback or (error.billed is Billed.MAYBE and on_unknown == "park"):
+        return False
+    return str(error.kind) in call.fallback_on
+
+
+def passes_over(completion: Completion, call: Call) -> bool:
+    """Whether the next model is to be asked because this one would not answer."""
+    return bool(call.fallback) and _PASSED_OVER.get(completion.finish) in call.fallback_on
+
+
+def rerouted(request: AnyRequest, where: Route, effect: CallModel | Embed) -> AnyRequest:
+    """The request as another model is asked it. What the handler said of the answer's length holds; what the first model's alias said does not."""
+    if isinstance(request, EmbeddingRequest):
+        return replace(request, model=where.name)
+    asked = effect.max_output if isinstance(effect, CallModel) else None
+    return replace(
+        request,
+        model=where.name,
+        max_output=asked if asked is not None else where.max_output,
+        unsupported=where.unsupported,
+    )

@@ -1,0 +1,106 @@
+"""The host's side of money: what calls have cost, and budgets on the board."""
+
+from typing import TYPE_CHECKING
+
+from .errors import InvalidJobError, JobNotFoundError
+from .queue_connections import QueueConnections
+
+if TYPE_CHECKING:
+    from .budgets import Standing
+    from .costs import CostRow, TreeCost
+
+
+class QueueMoney(QueueConnections):
+    """A part of `JobQueue`."""
+
+    def costs(
+        self,
+        by: str = "model",
+        *,
+        since: int = 0,
+        before: int | None = None,
+        tag: str | None = None,
+        limit: int = 1000,
+    ) -> "list[CostRow]":
+        """What calls have cost, by "job", "tree", "tag", "type", "queue", "model", "provider", "day" or "all", the dearest first.
+
+        `since`, `before`: epoch milliseconds, of when calls were sent. What deleted jobs cost is in the sums. Raises InvalidJobError.
+        """
+        from . import costs
+
+        with self._reader() as connection:
+            return costs.costs(connection, by, since=since, before=before, tag=tag, limit=limit)
+
+    def tree_cost(self, job_id: int) -> "TreeCost":
+        """What a job and everything that it created, and that created, has cost."""
+        from . import costs
+
+        with self._reader() as connection:
+            return costs.of_tree(connection, job_id)
+
+    def budgets(self) -> "list[Standing]":
+        """How each budget stands that was ever asked, by name, the newest period first: those of workers, of the board, and of jobs ("job:7")."""
+        from . import budgets
+
+        with self._reader() as connection:
+            return budgets.standings(connection)
+
+    def set_budget(
+        self,
+        name: str,
+        *,
+        dollars: float | None = None,
+        tokens: int | None = None,
+        scope: str = "all",
+        value: str | None = None,
+        period: str = "none",
+        timezone: str = "UTC",
+        action: str = "stop",
+        downgrade_to: str | None = None,
+        assume: float | None = None,
+        spent: int = 0,
+    ) -> None:
+        """Put a budget on the board that every worker keeps to, or change the one of this name; jobs that wait for it look again.
+
+        The fields are those of `[budgets.NAME]` (docs/configuration.md); `value` is the tag, model, provider or job that it is about, None: each
+        has one of its own. `spent`: nano-dollars it begins with, if it is new. Raises InvalidJobError, which names the field.
+        """
+        from . import budgets
+
+        try:
+            budget = budgets.Budget(
+                name=name,
+                scope=scope,
+                value=value,
+                cost=None if dollars is None else round(dollars * budgets.NANO),
+                tokens=tokens,
+                period=period,
+                timezone=timezone,
+                action=action,
+                downgrade_to=downgrade_to,
+                assume=None if assume is None else round(assume * budgets.NANO),
+            )
+        except ValueError as error:
+            field, _, problem = str(error).partition(" ")
+            raise InvalidJobError(field, problem) from error
+        with self._writer() as connection:
+            budgets.put(connection, budget, self.clock(), spent=spent)
+
+    def drop_budget(self, name: str) -> bool:
+        """Take a budget off the board; what it has counted stays. False if it was not there. Those of workers' configuration are theirs."""
+        from . import budgets
+
+        with self._writer() as connection:
+            return budgets.drop(connection, name, self.clock())
+
+    def set_job_budget(self, job_id: int, dollars: float | None) -> None:
+        """Change what a job and all that it creates may cost (its option `budget`); None: no limit of its own. Raises JobNotFoundError.
+
+        A job that failed for it is sent back with `retry`.
+        """
+        from . import budgets
+
+        with self._writer() as connection:
+            found = budgets.set_job_budget(connection, job_id, dollars, self.clock())
+        if not found:
+            raise JobNotFoundError(f"there is no job {job_id} on {self.name}")

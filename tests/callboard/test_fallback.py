@@ -1,0 +1,120 @@
+"""Another model is asked instead: after which failures, with what in the ledger, and what readers of the stream are told."""
+
+import pytest
+
+from callboard import ConfigError, load_config
+from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.settings import ModelSettings, PriceSettings
+
+PROMPT = {"prompt": "Cats sleep. Dogs bark."}
+PRICE = PriceSettings(input=1.0, output=1.0)
+
+
+def company(stage, *, fallback_on=("overloaded", "truncated", "server"), fallback=("second", "third")):
+    provider = ProviderSettings(
+        name="sim", wire="openai-chat", base_url=f"{stage.simulator.url}/v1", allow_private=True
+    )
+    other = ProviderSettings(name="other", wire="anthropic-messages", base_url=stage.simulator.url, allow_private=True)
+    models = {
+        "first": ModelSettings(
+            provider="sim", model="m-1", price=PRICE, max_output=50, fallback=fallback, fallback_on=fallback_on
+        ),
+        "second": ModelSettings(provider="sim", model="m-2", price=PRICE, max_output=60),
+        "third": ModelSettings(provider="other", model="m-3", price=PRICE),
+    }
+    return stage.company(providers={"sim": provider, "other": other}, models=models, default_model="first")
+
+
+def fail(stage, model, fault, **rule):
+    stage.simulator.faults({"fault": fault, "match": {"model": model}, **rule})
+
+
+def asked(job):
+    return [(call.model, call.state, call.error_class) for call in job.calls()]
+
+
+OVERLOADED = {"kind": "status", "status": 503}
+
+
+def test_the_next_model_is_asked_within_the_same_attempt(stage):
+    fail(stage, "m-1", OVERLOADED)
+    fail(stage, "m-2", OVERLOADED)
+    company(stage)
+    job = stage.queue.add("chat", PROMPT)
+    row = stage.done(job)
+    assert (row.state, row.attempt, row.failures) == ("completed", 1, 0)
+    assert job.result["model"] == "m-3"
+    assert asked(job) == [("m-1", "failed", "overloaded"), ("m-2", "failed", "overloaded"), ("m-3", "completed", None)]
+    bodies = {entry["model"]: entry["body"] for entry in stage.simulator.journal()}
+    assert (bodies["m-1"]["max_tokens"], bodies["m-2"]["max_tokens"]) == (50, 60), "each model's own default holds"
+
+
+def test_a_chain_that_is_used_up_costs_an_attempt_and_begins_anew(stage):
+    fail(stage, "m-1", OVERLOADED, times=1)
+    fail(stage, "m-2", OVERLOADED, times=1)
+    company(stage, fallback=("second",))
+    job = stage.queue.add("chat", PROMPT)
+    row = stage.done(job)
+    assert (row.state, row.failures, job.result["model"]) == ("completed", 1, "m-1")
+    assert [model for model, *_ in asked(job)] == ["m-1", "m-2", "m-1"]
+
+
+def test_a_failure_that_is_not_named_goes_its_ordinary_way(stage):
+    fail(stage, "m-1", {"kind": "status", "status": 400})
+    company(stage)
+    job = stage.queue.add("chat", PROMPT)
+    assert stage.done(job).state == "failed"
+    assert [model for model, *_ in asked(job)] == ["m-1"]
+
+
+@pytest.mark.parametrize(("fault", "named"), [({"kind": "refusal"}, "refusal"), ({"kind": "content_filter"}, "filter")])
+def test_a_model_that_will_not_answer_is_paid_and_passed_over_where_the_alias_says_so(stage, fault, named):
+    fail(stage, "m-1", fault)
+    company(stage, fallback_on=(named,))
+    job = stage.queue.add("chat", PROMPT)
+    assert stage.done(job).state == "completed"
+    assert asked(job) == [("m-1", "failed", named), ("m-2", "completed", None)]
+    assert job.calls()[0].cost > 0, "what was refused is paid for"
+
+
+def test_a_refusal_is_a_result_where_it_is_not_named(stage):
+    fail(stage, "m-1", {"kind": "refusal"})
+    company(stage)
+    job = stage.queue.add("chat", PROMPT)
+    assert stage.done(job).state == "completed"
+    assert (job.result["finish"], job.result["model"]) == ("refusal", "m-1")
+
+
+def test_what_was_shown_of_the_first_model_is_void_for_its_readers(stage):
+    fail(stage, "m-1", {"kind": "cut", "n": 1})
+    company(stage)
+    job = stage.queue.add("chat", PROMPT)
+    assert stage.done(job).state == "completed"
+    assert asked(job)[0] == ("m-1", "failed", "truncated")
+    shown, voided = "", []
+    for chunk in job.stream():
+        if chunk.restarted:
+            voided.append(shown)
+            shown = ""
+        shown += chunk.text
+    assert shown == job.result["text"]
+    assert [bool(text) for text in voided] == [True], "the reader was told once, after it had seen something"
+
+
+def test_a_job_that_would_rather_be_looked_at_is_not_asked_elsewhere(stage):
+    fail(stage, "m-1", {"kind": "html"})
+    company(stage, fallback_on=("server",))
+    job = stage.queue.add("chat", PROMPT, options={"on_unknown": "park"})
+    assert stage.done(job).state == "failed"
+    assert [model for model, *_ in asked(job)] == ["m-1"]
+    assert job.error["class"] == "unknown_outcome"
+
+
+def test_a_fallback_that_leads_nowhere_is_refused_with_its_place(tmp_path):
+    file = tmp_path / "callboard.toml"
+    file.write_text(
+        "[models.fast]\nprovider = 'openai'\nmodel = 'm'\nfallback = ['openai:n', 'slwo']\n[models.slow]\nprovider = 'openai'\nmodel = 'o'\n"
+    )
+    with pytest.raises(ConfigError, match=r"models\.fast\.fallback\[1\].*slwo") as refused:
+        load_config(file, env={})
+    assert "slow" in refused.value.hint
