@@ -8,13 +8,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from .header_values import retry_after, should_retry
+from .header_values import go_duration, retry_after, should_retry, until_pacific_midnight
 from .keys import redact
 from .model import Billed, CallError, ErrorClass, Scope
 
 MAX_MESSAGE_BYTES = 4096
+PER_DAY = "quota_per_day"
+"""The `code` of a refusal that stands until midnight, Pacific time: `retry_after` says how long that is."""
 
 _MONEY = re.compile(
     r"insufficient_quota|billing_hard_limit|credit_balance|spend_limit|usage_limit_exceeded|billing_error|billing_not_active"
@@ -23,8 +25,9 @@ _MONEY_WORDS = re.compile(r"credit balance is too low|spend limit|api usage limi
 """Looked for in messages of a 400 or 403 only: a 429's words are too alike, whether waiting helps ("quota") or not."""
 _CONTEXT = re.compile(
     r"context_length_exceeded|prompt is too long|maximum context length|context window|exceed_context_size|exceeds the available context"
-    r"|input token count.{0,40}exceeds|too many tokens in (?:the )?(?:prompt|messages)|input length and `?max_tokens`? exceed"
+    r"|input token count.{0,40}exceeds|input length exceeds|too many tokens in (?:the )?(?:prompt|messages)|input length and `?max_tokens`? exceed"
 )
+_ACCOUNT = re.compile(r"billing|location is not supported|country|region")
 _KEY = re.compile(
     r"invalid_api_key|incorrect api key|invalid api key|api key not valid|api_key_invalid|authentication_error|invalid x-api-key"
 )
@@ -77,7 +80,10 @@ _TYPE_STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error body said. `shaped`: it was JSON of a provider's error shape, so a provider (not a proxy) wrote it."""
+    """What an error body said. `shaped`: it was JSON of a provider's error shape, so a provider (not a proxy) wrote it.
+
+    `wait`: seconds, where the body names them and not a header. `per_day`: a day's quota is used up, which is full again at midnight, Pacific.
+    """
 
     message: str = ""
     type: str = ""
@@ -85,6 +91,8 @@ class ErrorBody:
     detail: str = ""
     request_id: str = ""
     shaped: bool = False
+    wait: float | None = None
+    per_day: bool = False
 
 
 def parse_error(value: Any) -> ErrorBody:
@@ -98,14 +106,46 @@ def parse_error(value: Any) -> ErrorBody:
     if not isinstance(inner, dict):
         return ErrorBody(message=_text(inner), request_id=request_id)
     details = inner.get("details")
+    google = _google_details(details)
     return ErrorBody(
         message=_text(inner.get("message") or inner.get("detail")),
-        type=_text(inner.get("type")),
+        type=_text(inner.get("type") or inner.get("status")),
         code=_text(inner.get("code")),
-        detail=_text(details.get("error_code")) if isinstance(details, dict) else "",
+        detail=_text(details.get("error_code"))
+        if isinstance(details, dict)
+        else google.reason or _text(inner.get("status")),
         request_id=request_id,
-        shaped=bool(inner.get("message") or inner.get("detail") or inner.get("type")),
+        shaped=bool(inner.get("message") or inner.get("detail") or inner.get("type") or inner.get("status")),
+        wait=google.wait,
+        per_day=google.per_day,
     )
+
+
+class _Details(NamedTuple):
+    """What Google's `details` say: `ErrorInfo.reason`, `RetryInfo.retryDelay`, and whether a `QuotaFailure` is of a day's quota."""
+
+    reason: str = ""
+    wait: float | None = None
+    per_day: bool = False
+
+
+def _google_details(details: Any) -> _Details:
+    found = _Details()
+    for detail in details[:50] if isinstance(details, list) else ():
+        if not isinstance(detail, dict):
+            continue
+        violations = detail.get("violations")
+        quotas = (
+            [_text(one.get("quotaId")) for one in violations if isinstance(one, dict)]
+            if isinstance(violations, list)
+            else []
+        )
+        found = _Details(
+            found.reason or _text(detail.get("reason")),
+            go_duration(_text(detail.get("retryDelay"))) if found.wait is None else found.wait,
+            found.per_day or any("perday" in quota.lower() for quota in quotas),
+        )
+    return found
 
 
 def parse_error_bytes(body: bytes) -> ErrorBody:
@@ -169,13 +209,18 @@ def classify_error(
     """Return the error for a status and what the body said. `http` is what was really received, None inside a stream."""
     kind, scope, billed = _class_of(status, error)
     named = error.code or error.detail or error.type
+    wait = retry_after(headers, at_ms)
+    if wait is None:
+        wait = error.wait
+    if kind is ErrorClass.RATE and error.per_day:
+        named, wait = PER_DAY, until_pacific_midnight(at_ms)
     where = "the stream" if http is None else f"HTTP {http}"
     return CallError(
         kind=kind,
         message=clean(f"{where}: {error.message or named or 'no error message in the reply'}"),
         http=http,
-        code=clean(error.detail or named)[:200] or None,
-        retry_after=retry_after(headers, at_ms),
+        code=clean(named if named == PER_DAY else error.detail or named)[:200] or None,
+        retry_after=wait,
         retryable=should_retry(headers),
         scope=scope,
         billed=billed,
@@ -189,6 +234,9 @@ def _class_of(status: int, error: ErrorBody) -> tuple[ErrorClass, Scope, Billed]
     money = _MONEY.search(named) or (status in (400, 403) and _MONEY_WORDS.search(said))
     if status == 402 or (status in (400, 403, 429) and money):
         return ErrorClass.QUOTA, Scope.CREDENTIAL, Billed.NO
+    if error.type == "FAILED_PRECONDITION" and _ACCOUNT.search(said):
+        # Google's word for an account that may not: without billing where it is asked for, or from a country that is not served.
+        return ErrorClass.QUOTA if "billing" in said else ErrorClass.AUTH, Scope.CREDENTIAL, Billed.NO
     if status in (401, 403) or (status == 400 and _KEY.search(said)):
         return ErrorClass.AUTH, Scope.CREDENTIAL, Billed.NO
     if status in (400, 413, 422, 500) and _CONTEXT.search(said):

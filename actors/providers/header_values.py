@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 MAX_WAIT = 24 * 3600.0
 """Seconds; the longest wait or reset that a header is believed. Longer ones (`inf` parses as a number) are cut to it."""
@@ -93,6 +93,22 @@ def retry_after(headers: Mapping[str, str], at_ms: int) -> float | None:
         return None
     now = http_date_ms(headers.get("date"))
     return min(max((until - (at_ms if now is None else now)) / 1000, 0.0), MAX_WAIT)
+
+
+def until_pacific_midnight(at_ms: int) -> float:
+    """Return the seconds from `at_ms` until the next midnight in Los Angeles, when Google's daily quotas are full again.
+
+    Where there is no time zone data, it is the midnight of standard time, which in summer is an hour late and so never too early.
+    """
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # rarely needed
+
+    try:
+        zone: tzinfo = ZoneInfo("America/Los_Angeles")
+    except ZoneInfoNotFoundError:
+        zone = timezone(timedelta(hours=-8))
+    now = datetime.fromtimestamp(at_ms / 1000, zone)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0) + timedelta(days=1)  # wall time
+    return midnight.timestamp() - at_ms / 1000
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:

@@ -11,7 +11,8 @@ from typing import Any
 from .buckets import Level, Rejection
 from .config import DEFAULT_MODEL, SimulatorConfig
 from .extractive import estimate_tokens, pieces
-from .wire import Answer, Call, Headers, StreamParts, WireError, dump, last_user_text, text_of
+from .tools import Tools
+from .wire import IMAGE_TOKENS, Answer, Call, Headers, StreamParts, WireError, dump, last_user_text, text_of
 
 _ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
 _KINDS = {
@@ -31,60 +32,18 @@ _STATUS_OF_KIND = {
     "rate_limit_error": 429,
 }
 _UNITS = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)", "concurrency": "concurrent requests"}
-_FINISH = {"stop_sequence": "stop", "refusal": "stop"}
+_FINISH = {"stop_sequence": "stop", "refusal": "stop", "tool": "tool_calls"}
 # A chunk that ends in the middle of a string, with good framing around it.
 _BROKEN = b'data: {"id":"chatcmpl-sim","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"\n\n'
 
 
-class OpenAIChat:
-    """See `wire.Wire` for what each method promises."""
+class OpenAIWire:
+    """What all of OpenAI's endpoints share. See `wire.Wire` for what each method promises."""
 
     name = "openai"
 
     def api_key(self, headers: Mapping[str, str]) -> str:
         return headers.get("authorization", "").partition(" ")[2].strip()
-
-    def read(self, body: Any, headers: Mapping[str, str]) -> Call:  # noqa: ARG002 - this format has nothing in its headers
-        if not isinstance(body, dict):
-            raise WireError(400, "We could not parse the JSON body of your request: send a JSON object.")
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise WireError(400, "You must provide a model parameter.", param="model")
-        if "messages" not in body:
-            raise _missing("messages")
-        messages = body["messages"]
-        if not isinstance(messages, list) or not messages:
-            raise WireError(
-                400, "Invalid 'messages': expected a non-empty array.", param="messages", code="invalid_type"
-            )
-        for index, message in enumerate(messages):
-            if not isinstance(message, dict) or message.get("role") not in _ROLES:
-                at = f"messages[{index}].role"
-                raise WireError(
-                    400, f"Invalid value for '{at}': expected one of {sorted(_ROLES)}.", param=at, code="invalid_value"
-                )
-        if body.get("n") not in {None, 1}:
-            raise WireError(
-                400, "Invalid 'n': the simulator answers with one choice.", param="n", code="unsupported_value"
-            )
-        stop = body.get("stop")
-        stops = [stop] if isinstance(stop, str) else stop or []
-        if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(one, str) for one in stops):
-            raise WireError(
-                400, "Invalid 'stop': expected a string or at most 4 strings.", param="stop", code="invalid_value"
-            )
-        options = body.get("stream_options")
-        all_text = "\n".join(text_of(message.get("content")) for message in messages)
-        return Call(
-            model=model,
-            text=last_user_text(messages),
-            all_text=all_text,
-            input_tokens=max(1, estimate_tokens(all_text)),
-            max_tokens=_max_tokens(body),
-            stream=body.get("stream") is True,
-            stop=tuple(stops),
-            include_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        )
 
     def model_unknown(self, model: str) -> WireError:
         return WireError(404, f"The model `{model}` does not exist or you do not have access to it.", param="model")
@@ -138,6 +97,12 @@ class OpenAIChat:
             ("openai-organization", "callboard-simulator"),
         ]
 
+    def models(self, names: tuple[str, ...]) -> bytes:
+        listed = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "callboard"} for name in names or (DEFAULT_MODEL,)
+        ]
+        return dump({"object": "list", "data": listed})
+
     def limit_headers(self, levels: Mapping[str, Level], now_ms: int) -> Headers:  # noqa: ARG002 - durations need no instant
         found: Headers = []
         for name, level in levels.items():
@@ -162,13 +127,66 @@ class OpenAIChat:
     def output_dimension(self) -> str | None:
         return None  # max_tokens was charged at admission
 
+
+class OpenAIChat(OpenAIWire):
+    """Chat Completions."""
+
+    def read(self, body: Any, headers: Mapping[str, str]) -> Call:  # noqa: ARG002 - this format has nothing in its headers
+        model = read_model(body)
+        if "messages" not in body:
+            raise _missing("messages")
+        messages = body["messages"]
+        if not isinstance(messages, list) or not messages:
+            raise WireError(
+                400, "Invalid 'messages': expected a non-empty array.", param="messages", code="invalid_type"
+            )
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict) or message.get("role") not in _ROLES:
+                at = f"messages[{index}].role"
+                raise WireError(
+                    400, f"Invalid value for '{at}': expected one of {sorted(_ROLES)}.", param=at, code="invalid_value"
+                )
+        if body.get("n") not in {None, 1}:
+            raise WireError(
+                400, "Invalid 'n': the simulator answers with one choice.", param="n", code="unsupported_value"
+            )
+        stop = body.get("stop")
+        stops = [stop] if isinstance(stop, str) else stop or []
+        if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(one, str) for one in stops):
+            raise WireError(
+                400, "Invalid 'stop': expected a string or at most 4 strings.", param="stop", code="invalid_value"
+            )
+        options = body.get("stream_options")
+        all_text = "\n".join(text_of(message.get("content")) for message in messages)
+        schema = read_schema(body.get("response_format"), "response_format", nested=True)
+        after_tools = messages[-1].get("role") in ("tool", "function")
+        return Call(
+            model=model,
+            text=_tool_texts(messages) if after_tools else last_user_text(messages),
+            all_text=all_text,
+            input_tokens=max(1, estimate_tokens(all_text)) + IMAGE_TOKENS * count_images(messages, "image_url"),
+            max_tokens=_max_tokens(body),
+            stream=body.get("stream") is True,
+            stop=tuple(stops),
+            include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+            tools=read_tools(body, nested=True),
+            after_tools=after_tools,
+            schema=schema,
+            reasons=body.get("reasoning_effort") not in (None, "none"),
+        )
+
     def completion(self, call: Call, answer: Answer, number: int, created: int) -> bytes:
         refused = answer.finish == "refusal"
-        message = {
+        message: dict[str, Any] = {
             "role": "assistant",
-            "content": None if refused else answer.text,
+            "content": None if refused or answer.calls else answer.text,
             "refusal": answer.text if refused else None,
         }
+        if answer.calls:
+            message["tool_calls"] = [
+                {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for call_id, name, arguments in told_calls(answer, number)
+            ]
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}
         reply: dict[str, Any] = {**_envelope(call, number, created, "chat.completion"), "choices": [choice]}
         if answer.with_usage:
@@ -177,14 +195,17 @@ class OpenAIChat:
 
     def stream(self, call: Call, answer: Answer, number: int, created: int) -> StreamParts:
         field = "refusal" if answer.finish == "refusal" else "content"
-        first = {"role": "assistant", "content": None if field == "refusal" else "", "refusal": None}
+        empty = None if field == "refusal" or answer.calls else ""
+        first = {"role": "assistant", "content": empty, "refusal": None}
         tail = [_chunk(call, number, created, {}, _finish(answer))]
         if call.include_usage and answer.with_usage:
             envelope = _envelope(call, number, created, "chat.completion.chunk")
             tail.append(_event({**envelope, "choices": [], "usage": _usage(answer)}))
         return StreamParts(
             head=[_chunk(call, number, created, first, None)],
-            text=[
+            text=_call_chunks(call, answer, number, created)
+            if answer.calls
+            else [
                 (tokens, _chunk(call, number, created, {field: piece}, None)) for tokens, piece in pieces(answer.text)
             ],
             tail=tail,
@@ -199,12 +220,6 @@ class OpenAIChat:
 
     def broken_event(self) -> bytes:
         return _BROKEN
-
-    def models(self, names: tuple[str, ...]) -> bytes:
-        listed = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "callboard"} for name in names or (DEFAULT_MODEL,)
-        ]
-        return dump({"object": "list", "data": listed})
 
 
 def go_duration(seconds: float) -> str:
@@ -236,6 +251,99 @@ def _max_tokens(body: dict[str, Any]) -> int | None:
     return None
 
 
+def read_model(body: Any) -> str:
+    """Return the model that a body names. Raises WireError."""
+    if not isinstance(body, dict):
+        raise WireError(400, "We could not parse the JSON body of your request: send a JSON object.")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise WireError(400, "You must provide a model parameter.", param="model")
+    return model
+
+
+def read_tools(body: dict[str, Any], *, nested: bool) -> Tools:
+    """Return what a request offers. `nested`: a function stands in an object of its own, as in Chat Completions. Raises WireError."""
+    schemas: dict[str, Any] = {}
+    tools = body.get("tools") or []
+    if not isinstance(tools, list):
+        raise WireError(400, "Invalid type for 'tools': expected an array.", param="tools", code="invalid_type")
+    for index, tool in enumerate(tools):
+        function = tool.get("function") if nested and isinstance(tool, dict) else tool
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            at = f"tools[{index}].function.name" if nested else f"tools[{index}].name"
+            raise WireError(400, f"Missing required parameter: '{at}'.", param=at, code="missing_required_parameter")
+        schemas[function["name"]] = function.get("parameters")
+    for name in ("tool_choice", "parallel_tool_calls"):
+        if body.get(name) is not None and not schemas:
+            raise WireError(400, f"'{name}' is only allowed when 'tools' are specified.", param=name)
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        function = choice.get("function") if nested else choice
+        choice = function.get("name") if isinstance(function, dict) else None
+        if choice not in schemas:
+            raise WireError(400, "Tool choice: the function is not among 'tools'.", param="tool_choice")
+    elif choice not in (None, "auto", "none", "required"):
+        raise WireError(400, f"Invalid value for 'tool_choice': {choice!r:.40}.", param="tool_choice")
+    return Tools(schemas, choice or "auto", parallel=body.get("parallel_tool_calls") is not False)
+
+
+def read_schema(value: Any, param: str, *, nested: bool) -> Any:
+    """Return the schema that a format asks for, None if it asks for none. Raises WireError."""
+    if not isinstance(value, dict) or value.get("type") != "json_schema":
+        return None
+    told = value.get("json_schema") if nested else value
+    if not isinstance(told, dict) or not isinstance(told.get("name"), str) or not isinstance(told.get("schema"), dict):
+        raise WireError(400, f"Invalid '{param}': a json_schema needs a name and a schema.", param=param)
+    if told.get("strict") is True and told["schema"].get("additionalProperties") is not False:
+        raise WireError(
+            400,
+            f"Invalid schema for {param} '{told['name']}': In context=(), 'additionalProperties' is required to be supplied and to be false.",
+            param=param,
+            code="invalid_json_schema",
+        )
+    return told["schema"]
+
+
+def count_images(messages: list[dict[str, Any]], kind: str) -> int:
+    """Return how many images messages hold, as parts of this type."""
+    return sum(
+        isinstance(part, dict) and part.get("type") == kind
+        for message in messages
+        for part in (message["content"] if isinstance(message.get("content"), list) else ())
+    )
+
+
+def told_calls(answer: Answer, number: int) -> list[tuple[str, str, str]]:
+    """Return the tool calls of an answer as the formats write them: id, name, and the arguments as a JSON text."""
+    return [
+        (f"call_sim_{number}_{index}", name, dump(arguments).decode())
+        for index, (name, arguments) in enumerate(answer.calls)
+    ]
+
+
+def _tool_texts(messages: list[dict[str, Any]]) -> str:
+    """The results at the end of a conversation."""
+    texts: list[str] = []
+    for message in reversed(messages):
+        if message.get("role") not in ("tool", "function"):
+            break
+        texts.insert(0, text_of(message.get("content")))
+    return "\n".join(texts)
+
+
+def _call_chunks(call: Call, answer: Answer, number: int, created: int) -> list[tuple[int, bytes]]:
+    """Each call begins with its id and name, and its arguments follow in pieces."""
+    chunks: list[tuple[int, bytes]] = []
+    for index, (call_id, name, arguments) in enumerate(told_calls(answer, number)):
+        function = {"name": name, "arguments": ""}
+        first = {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
+        chunks.append((0, _chunk(call, number, created, first, None)))
+        for tokens, piece in pieces(arguments):
+            delta = {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+            chunks.append((tokens, _chunk(call, number, created, delta, None)))
+    return chunks
+
+
 def _missing(name: str) -> WireError:
     return WireError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
@@ -249,13 +357,14 @@ def _finish(answer: Answer) -> str:
 
 
 def _usage(answer: Answer) -> dict[str, Any]:
+    written = answer.output_tokens + answer.reasoning_tokens
     return {
         "prompt_tokens": answer.input_tokens,
-        "completion_tokens": answer.output_tokens,
-        "total_tokens": answer.input_tokens + answer.output_tokens,
+        "completion_tokens": written,
+        "total_tokens": answer.input_tokens + written,
         "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": answer.reasoning_tokens,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
             "audio_tokens": 0,

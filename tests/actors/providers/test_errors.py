@@ -237,3 +237,44 @@ def test_any_reply_is_some_error(status, body):
 def test_any_json_is_some_error(status, value):
     found = classify_reply(status, {}, json.dumps(value).encode(), at_ms=NOW)
     assert len(found.message.encode()) <= 4096
+
+
+def google(code, status, *details):
+    return json.dumps({"error": {"code": code, "status": status, "message": "Oh", "details": list(details)}}).encode()
+
+
+RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "14.5s"}
+
+
+def quota(*names):
+    violations = [{"quotaId": name} for name in names]
+    return {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": violations}
+
+
+@pytest.mark.parametrize(
+    ("details", "headers", "code", "wait"),
+    [
+        ((RETRY,), {}, "RESOURCE_EXHAUSTED", 14.5),
+        ((quota("GenerateRequestsPerMinutePerProjectPerModel"), RETRY), {}, "RESOURCE_EXHAUSTED", 14.5),
+        ((RETRY,), {"retry-after": "3"}, "RESOURCE_EXHAUSTED", 3.0),
+        ((), {}, "RESOURCE_EXHAUSTED", None),
+        # 14:13:20 UTC is 07:13:20 in Los Angeles: its midnight is 16 h 46 min 40 s away.
+        ((quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier"), RETRY), {}, "quota_per_day", 60400.0),
+        ((quota("x", "InputTokensPerDay"),), {}, "quota_per_day", 60400.0),
+        (
+            ("broken", {"violations": ["x", {}]}, {"retryDelay": 14}, {"retryDelay": "soon"}),
+            {},
+            "RESOURCE_EXHAUSTED",
+            14,
+        ),
+    ],
+)
+def test_google_says_its_waits_in_the_body(details, headers, code, wait):
+    found = classify_reply(429, headers, google(429, "RESOURCE_EXHAUSTED", *details), at_ms=NOW)
+    assert (found.kind, found.scope, found.code, found.retry_after) == (ErrorClass.RATE, Scope.MODEL, code, wait)
+
+
+def test_google_names_the_reason():
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+    found = classify_reply(400, {}, google(400, "INVALID_ARGUMENT", info), at_ms=NOW)
+    assert (found.kind, found.code) == (ErrorClass.AUTH, "API_KEY_INVALID")

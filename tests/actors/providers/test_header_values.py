@@ -1,3 +1,5 @@
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from callboard.actors.providers.header_values import (
     seconds,
     should_retry,
     until_instant,
+    until_pacific_midnight,
 )
 
 NOW = 1_790_000_000_000
@@ -116,3 +119,19 @@ def test_nothing_a_server_says_raises_or_escapes_the_clamp(text):
     ):
         assert value is None or 0 <= value <= MAX_WAIT
     count(text)
+
+
+@pytest.mark.parametrize(
+    ("now", "hours"),
+    [
+        ("2026-01-15T08:00:00+00:00", 24),  # midnight itself, in winter
+        ("2026-07-15T06:59:00+00:00", 1 / 60),
+        ("2026-07-15T12:00:00+00:00", 19),
+        ("2026-03-08T08:00:00+00:00", 23),  # the day that summer time begins
+        ("2026-11-01T07:00:00+00:00", 25),  # and the one that it ends
+        ("2026-11-01T09:30:00+00:00", 22.5),  # the hour that comes twice
+    ],
+)
+def test_midnight_in_los_angeles(now, hours):
+    at_ms = int(datetime.fromisoformat(now).timestamp() * 1000)
+    assert until_pacific_midnight(at_ms) == pytest.approx(hours * 3600)
