@@ -8,11 +8,16 @@ from urllib.parse import unquote
 
 from .anthropic_messages import AnthropicMessages
 from .openai_chat import OpenAIChat
+from .openai_embeddings import OpenAIEmbeddings
+from .openai_responses import OpenAIResponses
 from .wire import Wire
 
 _OPENAI, _ANTHROPIC = OpenAIChat(), AnthropicMessages()
+_RESPONSES, _EMBEDDINGS = OpenAIResponses(), OpenAIEmbeddings()
 _TABLE: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], Wire]], ...] = (
     ("POST", re.compile(r"/v1/chat/completions"), lambda _: _OPENAI),
+    ("POST", re.compile(r"/v1/responses"), lambda _: _RESPONSES),
+    ("POST", re.compile(r"/v1/embeddings"), lambda _: _EMBEDDINGS),
     ("POST", re.compile(r"/v1/messages"), lambda _: _ANTHROPIC),
 )
 """Method, path, and what answers there. A model that stands in the path is the pattern's group `model`."""

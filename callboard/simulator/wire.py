@@ -35,7 +35,7 @@ class Call:
     """A valid request: the last user message's text, all text, and what the reply must honour.
 
     `after_tools`: the last turn holds the results of tool calls, and `text` is theirs. `schema`: what the answer must follow. `reasons`: it
-    was told how much to reason. `inputs`, `dimensions`: of a request for embeddings.
+    was told how much to reason. `inputs`, `dimensions`, `as_base64`: of a request for embeddings.
     """
 
     model: str
@@ -52,6 +52,7 @@ class Call:
     reasons: bool = False
     inputs: tuple[str, ...] = ()
     dimensions: int | None = None
+    as_base64: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,8 @@ class Wire(Protocol):
 
 def answer_to(call: Call, config: SimulatorConfig) -> Answer:
     """Return the built-in model's answer: the tool calls or the instance of a schema that it is asked for, else an extract of the text."""
+    if call.inputs:
+        return Answer("", "stop", call.input_tokens, 0)
     reasoning = REASONING_TOKENS if call.reasons else 0
     calls = () if call.after_tools else asked_calls(call.text, call.tools)
     if calls:
