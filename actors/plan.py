@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..persistence.batches import DRIVERS
 from ..persistence.model import LaneDepth
-from .roster import RunnerGroup, runner_groups
+from .roster import DRIVER_TYPES, RunnerGroup, runner_groups
 from .settings import CompanySettings, UnknownModelError, route
 
 NEEDS_MODEL = frozenset({"chat"})
@@ -62,7 +63,7 @@ def plan_claim(
     capable: dict[str, frozenset[str]] = {}
     paused, elsewhere = set(), set()
     for lane in lanes:
-        if not _meant_for(settings, lane):
+        if lane.type not in DRIVER_TYPES and not _meant_for(settings, lane):
             elsewhere.add(lane.lane)
             continue
         if (obstacle := _obstacle(lane, types, groups)) is not None:
@@ -75,7 +76,10 @@ def plan_claim(
             except UnknownModelError as error:
                 unroutable[lane.lane] = str(error)
                 continue
-            keys[lane.lane] = key
+            if lane.type == DRIVERS["batch"]:
+                key = ""  # what a batch asks of its provider is not what limits and holds are about
+            else:
+                keys[lane.lane] = key
             allowance = allowances.get(key)
             if allowance is not None and allowance.until_ms > now_ms:
                 quota = min(slots, allowance.left)

@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from ..persistence.batches import DRIVERS
 from ..persistence.model import LaneDepth
 from .messages import ClaimPart
 from .settings import CompanySettings
+
+DRIVER_TYPES = frozenset(DRIVERS.values())
+"""Jobs that drive batches are anybody's, whatever types and queues a worker or its groups are configured to claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,10 @@ class RunnerGroup:
         return [f"runner-{number}" for number in range(self.first, self.first + self.runners)]
 
     def takes(self, lane: LaneDepth) -> bool:
-        """Whether it is meant for jobs of this type and queue."""
-        return (self.types is None or lane.type in self.types) and (self.queues is None or lane.queue in self.queues)
+        """Whether it is meant for jobs of this type and queue. Whoever can begin a job can drive the batch that the job came to be in."""
+        return lane.type in DRIVER_TYPES or (
+            (self.types is None or lane.type in self.types) and (self.queues is None or lane.queue in self.queues)
+        )
 
     def can_run(self, lane: LaneDepth) -> bool:
         """Whether it takes such jobs and has what they require."""

@@ -7,7 +7,7 @@ What a member is told ends its edge to the driving job, and with it its wait.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from . import batches, flows, ledger
 from .batches import BatchRow
@@ -23,6 +23,7 @@ _DROP_GONE = Prepared("batches.DROP_GONE")
 _RECOUNT = Prepared("batches.RECOUNT")
 _MEMBERS = Prepared("batches.MEMBERS")
 _MEMBER = Prepared("batches.MEMBER")
+_FIND = Prepared("batches.FIND")
 _LIVE = Prepared("batches.LIVE")
 _END_REQUEST = Prepared("batches.END_REQUEST")
 _UNINTENDED = Prepared("batches.UNINTENDED")
@@ -64,6 +65,15 @@ class Member:
     size: int
 
 
+class Asked(NamedTuple):
+    """What reading an answer takes: the request, its job, the model as it was asked for, and how many texts are to be embedded (0: a chat)."""
+
+    id: int
+    job_id: int
+    model: str
+    inputs: int
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What came of a member: its `outcome` for the ledger, and whether it is done, refused for good (`error`), or to be asked again."""
@@ -93,10 +103,10 @@ class ListMembers:
 
 
 @dataclass(frozen=True, slots=True)
-class FindMember:
-    """One member by its id, None if there is none (its job was deleted)."""
+class FindMembers:
+    """Of these requests those that are members (and were not deleted with their jobs), as `Asked`."""
 
-    request: int
+    requests: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +115,7 @@ class Move:
 
     state: str
     sha256: str | None = None
+    requests: int | None = None
     file_id: str | None = None
     batch_id: str | None = None
     results: tuple[str, ...] | None = None
@@ -188,7 +199,7 @@ Order = (
     Load
     | Seal
     | ListMembers
-    | FindMember
+    | FindMembers
     | Move
     | Intend
     | Create
@@ -212,7 +223,7 @@ def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str) -> An
     if not rows:
         return None
     batch = batches.batch_of(rows[0])
-    if not isinstance(order, Load | ListMembers | FindMember | ListKnown):
+    if not isinstance(order, Load | ListMembers | FindMembers | ListKnown):
         c.change(_UNSUSPECT, {"driver": batch.job_id})
     match order:
         case Load():
@@ -222,9 +233,8 @@ def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str) -> An
         case ListMembers(state, after):
             found = c.run(_MEMBERS, {"batch": batch.id, "state": state, "after": after, "limit": PER_ORDER})
             return [member_of(row) for row in found]
-        case FindMember(request):
-            found = c.run(_MEMBER, {"batch": batch.id, "request": request})
-            return member_of(found[0]) if found else None
+        case FindMembers(requests):
+            return [Asked(*row) for row in c.run(_FIND, {"batch": batch.id, "ids": dumps(list(requests))})]
         case Move():
             return move_on(c, batch, order, now)
         case Intend():
@@ -278,6 +288,7 @@ def move_on(c: Connection, batch: BatchRow, move: Move, now: int) -> BatchRow:
         "batch": batch.id,
         "state": move.state,
         "sha256": move.sha256,
+        "requests": move.requests,
         "file_id": move.file_id,
         "batch_id": move.batch_id,
         "results": None if move.results is None else dumps(list(move.results)),

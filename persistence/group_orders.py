@@ -5,7 +5,7 @@ is an ordinary call of the driving job. Its answer is shared out in one transact
 member's own step, and what the call used becomes theirs, to the last token and nano-dollar, so that nothing is counted twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,12 @@ _COMPLETION = Prepared("ledger.COMPLETION")
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """A waiting job that may be adopted: as much of it as says what it asks for."""
+    """A waiting job that may be adopted: as much of it as says what it asks for. `options` as they are stored."""
 
     job_id: int
     model: str | None
     data: Any
-    options: Mapping[str, Any]
+    options: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def perform(c: Connection, batch: BatchRow, order: Any, now: int, actor: str) ->
     match order:
         case ListAlike(kind, limit):
             rows = c.run(_ALIKE, {"batch": batch.id, "type": kind, "now": now, "limit": limit})
-            return [Alike(job_id, model, loads(data), loads(options)) for job_id, model, data, options, _ in rows]
+            return [Alike(job_id, model, loads(data), options) for job_id, model, data, options, _ in rows]
         case Adopt(requests):
             return sum(_adopt(c, batch, job_id, new, now, actor) for job_id, new in requests)
         case ShareOut(step, parts):

@@ -44,6 +44,10 @@ SELECT 1 FROM llm_job_edges WHERE job_id = :job_id AND depends_on = :driver AND 
     "batches.END_REQUEST": """
 UPDATE llm_batch_requests SET state = :state, error = :error WHERE id = :request
 """,
+    "batches.FIND": """
+SELECT request.id, request.job_id, request.model, coalesce(json_array_length(request.request, '$.inputs'), 0)
+    FROM json_each(:ids) AS wanted CROSS JOIN llm_batch_requests AS request ON request.id = wanted.value WHERE request.batch_id = :batch
+""",
     "batches.FINGERPRINT": """
 SELECT fingerprint FROM llm_batch_requests WHERE id = :request
 """,
@@ -102,7 +106,7 @@ SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, byte
     WHERE batch_id = :batch AND state = :state AND id > :after ORDER BY id LIMIT :limit + 0
 """,
     "batches.MOVE": """
-UPDATE llm_batches SET state = :state, sha256 = coalesce(:sha256, sha256), file_id = coalesce(:file_id, file_id),
+UPDATE llm_batches SET state = :state, sha256 = coalesce(:sha256, sha256), requests = coalesce(:requests, requests), file_id = coalesce(:file_id, file_id),
         batch_id = coalesce(:batch_id, batch_id), results = coalesce(:results, results), offset = coalesce(:offset, offset),
         polls = coalesce(:polls, polls), error = coalesce(:error, error), updated_at = :now,
         sealed_at = CASE WHEN :state = 'sealed' AND sealed_at IS NULL THEN :now ELSE sealed_at END,
@@ -1014,8 +1018,14 @@ FROM llm_steps
 WHERE llm_steps.job_id IN (SELECT anon_1.value
 FROM json_each(:ids) AS anon_1)
 """,
+    "limits.ADD_UP": """
+INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
+    SELECT :key, 9007199254740992, '', coalesce(sum(requests), 0), coalesce(sum(input), 0), coalesce(sum(output), 0), coalesce(sum(total), 0)
+    FROM llm_limit_usage WHERE "key" = :key AND slot < 9007199254740992
+    ON CONFLICT DO UPDATE SET requests = excluded.requests, input = excluded.input, output = excluded.output, total = excluded.total
+""",
     "limits.ALL_SLOTS": """
-SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now GROUP BY slot ORDER BY slot
+SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND slot < 9007199254740992 GROUP BY slot ORDER BY slot
 """,
     "limits.CHARGE": """
 INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
@@ -1036,6 +1046,11 @@ DELETE FROM llm_limit_holds WHERE "key" = :key
 UPDATE llm_limit_days SET requests = max(0, requests + :requests), input = max(0, input + :input),
         output = max(0, output + :output), total = max(0, total + :total)
     WHERE "key" = :key AND day = :day AND owner = :owner
+""",
+    "limits.CORRECT_SUM": """
+UPDATE llm_limit_usage SET requests = max(0, requests + :requests), input = max(0, input + :input),
+        output = max(0, output + :output), total = max(0, total + :total)
+    WHERE "key" = :key AND slot = 9007199254740992 AND owner = ''
 """,
     "limits.DAY": """
 SELECT sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_days WHERE "key" = :key AND day = :day
@@ -1064,12 +1079,15 @@ UPDATE llm_jobs SET held_by = NULL, held_until = NULL, updated_at = :now
     "limits.GATHER": """
 INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
     SELECT "key", :horizon, owner, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage
-    WHERE "key" = :key AND slot > :horizon GROUP BY owner
+    WHERE "key" = :key AND slot > :horizon AND slot < 9007199254740992 GROUP BY owner
     ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, input = input + excluded.input, output = output + excluded.output,
         total = total + excluded.total
 """,
     "limits.GATHERED": """
-DELETE FROM llm_limit_usage WHERE "key" = :key AND slot > :horizon
+DELETE FROM llm_limit_usage WHERE "key" = :key AND slot > :horizon AND slot < 9007199254740992
+""",
+    "limits.HELD": """
+SELECT max(until) FROM llm_limit_holds WHERE ("key" = :key OR "key" = :account) AND until > :now
 """,
     "limits.HELD_JOBS": """
 SELECT held_by, count(*), min(held_until), max(held_until) FROM llm_jobs
@@ -1078,11 +1096,17 @@ SELECT held_by, count(*), min(held_until), max(held_until) FROM llm_jobs
     "limits.HOLDS": """
 SELECT "key", until, reason, kind, at FROM llm_limit_holds ORDER BY "key"
 """,
+    "limits.IN_FLIGHT": """
+SELECT count(*) FROM llm_calls WHERE limit_key = :key AND state = 'open'
+""",
     "limits.KEY": """
 SELECT factor, factor_at, first_used_at FROM llm_limit_keys WHERE "key" = :key
 """,
     "limits.KEYS": """
 SELECT "key", factor, factor_at, first_used_at, description, at FROM llm_limit_keys ORDER BY "key"
+""",
+    "limits.LAPSED": """
+SELECT sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot <= :now
 """,
     "limits.OPEN": """
 SELECT sum(lease_owner IS :owner), sum(lease_owner IS NOT :owner) FROM llm_calls CROSS JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id
@@ -1092,7 +1116,7 @@ SELECT sum(lease_owner IS :owner), sum(lease_owner IS NOT :owner) FROM llm_calls
 SELECT limit_key, count(*) FROM llm_calls WHERE state = 'open' GROUP BY limit_key
 """,
     "limits.OTHERS_SLOTS": """
-SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND owner <> :owner GROUP BY slot ORDER BY slot
+SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND slot < 9007199254740992 AND owner <> :owner GROUP BY slot ORDER BY slot
 """,
     "limits.PRUNE": """
 DELETE FROM llm_limit_usage WHERE "key" = :key AND slot <= :now
@@ -1110,16 +1134,15 @@ INSERT INTO llm_limit_holds ("key", until, reason, at, kind) VALUES (:key, :unti
     WHERE excluded.until >= llm_limit_holds.until
 """,
     "limits.SLOTS": """
-SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND owner = :owner GROUP BY slot ORDER BY slot
+SELECT slot, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND slot < 9007199254740992 AND owner = :owner GROUP BY slot ORDER BY slot
 """,
     "limits.STANDING": """
-SELECT sum(requests), sum(input), sum(output), sum(total), max(slot),
+SELECT sums.requests, sums.input, sums.output, sums.total,
         (SELECT min(slot) FROM llm_limit_usage WHERE "key" = :key),
-        (SELECT count(*) FROM llm_calls WHERE limit_key = :key AND state = 'open'),
-        (SELECT factor FROM llm_limit_keys WHERE "key" = :key),
-        (SELECT factor_at FROM llm_limit_keys WHERE "key" = :key),
-        (SELECT max(until) FROM llm_limit_holds WHERE ("key" = :key OR "key" = :account) AND until > :now)
-    FROM llm_limit_usage WHERE "key" = :key AND slot > :now
+        (SELECT max(slot) FROM llm_limit_usage WHERE "key" = :key AND slot < 9007199254740992),
+        lowering.factor, lowering.factor_at
+    FROM (SELECT 1) LEFT JOIN llm_limit_usage AS sums ON sums."key" = :key AND sums.slot = 9007199254740992
+    LEFT JOIN llm_limit_keys AS lowering ON lowering."key" = :key
 """,
     "limits.TAKE_OFF": """
 UPDATE llm_limit_usage SET requests = max(0, requests - :requests), input = max(0, input - :input),

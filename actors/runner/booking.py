@@ -78,14 +78,15 @@ def timeouts_of(job: ClaimedJob, settings: CompanySettings) -> Timeouts:
     )
 
 
-def completed(completion: Answer, route: Route) -> CallOutcome:
-    """The outcome of an answered call."""
+def completed(completion: Answer, route: Route | None, *, batch: bool = False) -> CallOutcome:
+    """The outcome of an answered call. `route` None: what it costs is not known here. `batch`: it was part of a provider's batch."""
+    price = None if route is None else route.price
     return CallOutcome(
         state="completed",
         completion=completion.to_json(),
         usage=_buckets(completion.usage),
-        cost=cost_of(completion.usage, route.price),
-        price_id=price_id(route.price),
+        cost=cost_of(completion.usage, price, batch=batch),
+        price_id=price_id(price),
         finish=completion.finish if isinstance(completion, Completion) else None,
         request_id=completion.request_id,
         first_token_ms=completion.first_token_ms if isinstance(completion, Completion) else None,

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
 
+from ...persistence.batches import DRIVERS
 from ...persistence.model import ClaimedJob, Lease
 from .chat import chat
 from .context import AsyncJobContext, JobContext
@@ -288,8 +289,8 @@ class HandlerRegistry:
 
     @property
     def types(self) -> frozenset[str]:
-        """The job types that can be performed."""
-        return frozenset(self._handlers)
+        """The job types that can be performed, those of the jobs that drive batches among them."""
+        return frozenset(self._handlers).union(DRIVERS.values())
 
     def perform(self, job: ClaimedJob, post: Post) -> Performance:
         """A performance of the job, not yet started. `post` must be callable from any thread. Raises KeyError for an unknown type."""

@@ -43,7 +43,7 @@ BATCH = text("""
     FROM llm_batches WHERE job_id = :driver ORDER BY id DESC LIMIT 1
     """)
 MOVE = text("""
-    UPDATE llm_batches SET state = :state, sha256 = coalesce(:sha256, sha256), file_id = coalesce(:file_id, file_id),
+    UPDATE llm_batches SET state = :state, sha256 = coalesce(:sha256, sha256), requests = coalesce(:requests, requests), file_id = coalesce(:file_id, file_id),
         batch_id = coalesce(:batch_id, batch_id), results = coalesce(:results, results), offset = coalesce(:offset, offset),
         polls = coalesce(:polls, polls), error = coalesce(:error, error), updated_at = :now,
         sealed_at = CASE WHEN :state = 'sealed' AND sealed_at IS NULL THEN :now ELSE sealed_at END,
@@ -70,6 +70,10 @@ MEMBERS = text("""
     """)
 MEMBER = text("""
     SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
+    """)
+FIND = text("""
+    SELECT request.id, request.job_id, request.model, coalesce(json_array_length(request.request, '$.inputs'), 0)
+    FROM json_each(:ids) AS wanted CROSS JOIN llm_batch_requests AS request ON request.id = wanted.value WHERE request.batch_id = :batch
     """)
 LIVE = text("SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')")
 END_REQUEST = text("UPDATE llm_batch_requests SET state = :state, error = :error WHERE id = :request")
