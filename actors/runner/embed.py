@@ -5,6 +5,7 @@
 More texts than one request may hold are asked for in several calls, each a step named after the texts in it: what one of them brought is kept.
 """
 
+from array import array
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ def embed(job: ClaimedJob) -> Generator[Effect, Any, dict[str, Any]]:
     """Make the calls, return the vectors."""
     asked = parse(job.data)
     found = yield from vectors_of(asked)
-    vectors = [[shortest(number) for number in vector] for vector in found.vectors]
+    vectors = [numbers(vector) for vector in found.vectors]
     told = found.to_json()
     one = {"embedding": vectors[0]} if "input" in job.data else {"embeddings": vectors}
     return {**one, "model": told["model"], "usage": told["usage"]}
@@ -116,9 +117,14 @@ def inputs_per_call(settings: CompanySettings, model: str | None) -> int:
     return embedder.max_inputs
 
 
-def shortest(number: float) -> float:
-    """A 32-bit float in as few digits as tell it from every other: 9 at most."""
-    return float(f"{number:.9g}")
+def numbers(vector: "array[float]") -> list[float]:
+    """32-bit floats in few digits: seven where these say exactly this number, else nine, which always do. Pure."""
+    short = [float(f"{number:.7g}") for number in vector]
+    exact = array("f", short)
+    return [
+        few if same == number else float(f"{number:.9g}")
+        for few, same, number in zip(short, exact, vector, strict=True)
+    ]
 
 
 def _refused(kind: ErrorClass, message: str) -> CallFailedError:
