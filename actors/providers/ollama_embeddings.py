@@ -1,0 +1,66 @@
+"""Ollama's embeddings, `/api/embed`. A text that is too long is an error here, and not cut off without a word as the server would. Pure."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .adapter import HttpRequest, optional_text, post, whole
+from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .keys import Secret
+from .model import CallError, EmbeddingRequest, Embeddings, LimitSnapshot, Usage
+from .ollama import request_headers
+from .settings import ProviderSettings
+from .vectors import check_inputs, read_vectors
+
+_OWNED = frozenset({"model", "input", "dimensions"})
+
+
+class OllamaEmbeddings:
+    """`POST {base_url}/api/embed`."""
+
+    max_inputs = 512
+    """The server has no limit; it works through them one after the other."""
+
+    def encode(
+        self, request: EmbeddingRequest, *, key: Secret | None, settings: ProviderSettings
+    ) -> HttpRequest | CallError:
+        """Return the HTTP request, or the reason why it is not sent."""
+        problem = check_inputs(request, max_inputs=self.max_inputs, owned=_OWNED)
+        if problem is not None:
+            return problem
+        body: dict[str, Any] = {"model": request.model, "input": list(request.inputs), "truncate": False}
+        if request.dimensions is not None:
+            if "dimensions" not in settings.unsupported:
+                body["dimensions"] = request.dimensions
+            elif settings.on_unsupported == "error":
+                return refused("dimensions", f"provider {settings.name!r} does not support this field; leave it out")
+        extra = {name: value for name, value in request.extra.items() if name not in settings.unsupported}
+        return post("/api/embed", request_headers(request, key, settings), {**body, **extra})
+
+    def decode_body(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int, inputs: int
+    ) -> Embeddings | CallError:
+        """Return what a whole reply to so many inputs means."""
+        if not 200 <= status < 300:
+            return classify_reply(status, headers, body, at_ms=at_ms)
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?")
+        if not isinstance(data, dict):
+            return malformed(f"HTTP {status} with JSON that is no object")
+        if data.get("error"):
+            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=None)
+        vectors = read_vectors(data.get("embeddings"), inputs, lambda item: item)
+        if isinstance(vectors, str):
+            return malformed(vectors)
+        counted = data.get("prompt_eval_count")
+        return Embeddings(
+            vectors=vectors,
+            usage=None if counted is None else Usage(input_uncached=whole(counted)),
+            model=optional_text(data.get("model")),
+        )
+
+    def limits(self, headers: Mapping[str, str], at_ms: int) -> LimitSnapshot | None:  # noqa: ARG002 - the protocol's names
+        """Return None: it says nothing of limits."""
+        return None
