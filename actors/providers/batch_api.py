@@ -136,7 +136,7 @@ class ResultsFetched:
 
 @dataclass(frozen=True, slots=True)
 class CancelBatch:
-    """Have it ended early. Gives `BatchStatus`; what was done by then is kept and paid for."""
+    """Have it ended early. Gives `BatchStatus`; what was done by then is kept and paid for. CONFLICT, or no effect, if it is over."""
 
     batch_id: str
 

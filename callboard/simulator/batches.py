@@ -201,8 +201,7 @@ class Batches:
         self._done += 1
         line.number = self._done
         found = routes.find("POST", line.path)
-        assert found is not None, line.path
-        wire, _ = found
+        wire = found[0] if found is not None else routes.wire_of(line.path, {})
         try:
             reply = self._completion(wire, line, rule if outcome == "error" else None, now)
             line.outcome, line.status = "done", 200
@@ -218,6 +217,8 @@ class Batches:
         if told is not None:
             message = told.get("message") or "The simulator was told to fail this request."
             raise WireError(told.get("status", 500), message, code=told.get("code"))
+        if routes.find("POST", line.path) is None:
+            raise WireError(404, f"Invalid URL (POST {line.path})", code="unknown_url")
         call = wire.read(line.body, {"anthropic-version": "2023-06-01"})
         if self._config.models and call.model not in self._config.models:
             raise wire.model_unknown(call.model)
