@@ -18,6 +18,7 @@ from typing import Any
 import h11
 
 from . import batch_routes, routes
+from .background import Background
 from .batches import Batches, OrderError
 from .buckets import Limits
 from .config import SimulatorConfig
@@ -57,6 +58,7 @@ class SimulatorServer:
         self._stats = Stats(config.window_seconds)
         self._journal = Journal(config.journal, changed)
         self._batches = Batches(config)
+        self._background = Background(config)
         self._requests = 0
         self._connections: dict[asyncio.Task[None], HttpConnection] = {}
         self._stopping = False
@@ -256,7 +258,17 @@ class SimulatorServer:
                 await self._wait_at_barrier(rule, exchange.connection)
         created = self._clock.now_ms() // 1000
         answer = answer_to(call, self._config)
-        reply = build_reply(
+        reply = self._background.begin(
+            exchange.wire,
+            exchange.body,
+            call,
+            answer,
+            fault,
+            number=exchange.number,
+            created=created,
+            key=exchange.wire.api_key(exchange.request.by_name),
+            now=time.monotonic(),
+        ) or build_reply(
             exchange.wire, call, answer, self._config, fault, exchange.number, exchange.request_id, created
         )
         reply.headers += exchange.headers() + reported
@@ -281,8 +293,11 @@ class SimulatorServer:
         request, wire = exchange.request, exchange.wire
         key = wire.api_key(request.by_name)
         batch = batch_routes.find(self._batches, request)
+        kept = self._background.find(request)
         if batch is not None:
             await self._about_batch(exchange, batch, key)
+        elif kept is not None:
+            await self._about_response(exchange, kept, key)
         elif request.path != "/v1/models" and not routes.known(request.path):
             # The usual code of a 404 names a model, which an unknown path has not.
             error = WireError(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
@@ -315,6 +330,24 @@ class SimulatorServer:
         exchange.entry["fault"] = fault
         exchange.status = reply.status if reply.has_headers else None
         exchange.outcome = "completed" if fault is None else f"fault:{fault}"
+        await play(exchange.connection, reply, _ignore)
+
+    async def _about_response(self, exchange: _Exchange, answer: Callable[..., Reply], key: str) -> None:
+        if self._config.keys and key not in self._config.keys:
+            await self._refuse(exchange, exchange.wire.key_refused(key), [])
+            return
+        about = self._background.text_of(exchange.request) if exchange.request.method == "GET" else None
+        rule = None if about is None else choose(self._rules, *about, exchange.wire.name)
+        fault = rule.fault if rule else None
+        try:
+            reply = answer(key=key, now=time.monotonic(), fault=fault)
+        except WireError as error:
+            await self._refuse(exchange, error, [])
+            return
+        exchange.entry["fault"] = fault and fault.kind
+        reply.headers += exchange.headers()
+        exchange.status = reply.status if reply.has_headers else None
+        exchange.outcome = "completed" if fault is None or fault.kind in WHOLE else f"fault:{fault.kind}"
         await play(exchange.connection, reply, _ignore)
 
     async def _refuse(self, exchange: _Exchange, error: WireError, headers: Headers) -> None:
