@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from .adapter import StreamDecoder
+from .adapter import HttpRequest, StreamDecoder
 from .call import Conversation
 from .keys import Secret
 from .model import Answer, Billed, CallError, Completion, ErrorClass
@@ -48,6 +48,7 @@ class BackgroundConversation(Conversation):
 
     _handle: Handle | None = None
     _key: Secret | None = None
+    _looks = False
 
     async def _ask(self, key: Secret | None) -> Answer | CallError:
         self._key, self._handle = key, self.call.handle
@@ -65,6 +66,8 @@ class BackgroundConversation(Conversation):
             outcome = await self._follow(self._handle)
             if self._position != position:
                 position, tries = self._position, 0
+        if self._lost_sight(outcome) and self._handle is not None:
+            outcome = await self._look(self._handle)
         if isinstance(outcome, CallError) and self._handle is not None:
             outcome = self._judged(outcome)
         return outcome
@@ -94,6 +97,10 @@ class BackgroundConversation(Conversation):
         return None if self._decoder is None else cast("_Watched", self._decoder).position
 
     def _read_whole(self, outcome: Answer | CallError) -> None:
+        if self._looks and isinstance(outcome, Completion):
+            # Readers have had the beginning of it, unless the two differ, which no provider should do.
+            sofar = "" if self._decoder is None else self._decoder.text
+            self.call.add_text([outcome.text.removeprefix(sofar)])
         # What broke off is followed up before anybody is told.
         if not isinstance(outcome, CallError) or self._handle is None:
             self.conclude(outcome)
@@ -111,12 +118,22 @@ class BackgroundConversation(Conversation):
 
     async def _follow(self, handle: Handle) -> Answer | CallError:
         adapter = cast("Resumable", self._provider.adapter)
+        return await self._another(
+            adapter.follow(handle, after=self._position, key=self._key, settings=self._provider.settings)
+        )
+
+    async def _look(self, handle: Handle) -> Answer | CallError:
+        """Ask how the call stands, where following it does not say: it may have ended without anybody's having heard."""
+        adapter = cast("Resumable", self._provider.adapter)
+        self._looks = True
+        return await self._another(adapter.look(handle, key=self._key, settings=self._provider.settings))
+
+    async def _another(self, built: HttpRequest) -> Answer | CallError:
+        """Send a further request about the call."""
         limits, self._reply = self._limits, None
         self._body.clear()
         self._sending = Sending()
-        outcome = await self._exchange(
-            adapter.follow(handle, after=self._position, key=self._key, settings=self._provider.settings)
-        )
+        outcome = await self._exchange(built)
         self._limits = self._limits or limits
         return outcome
 
@@ -139,7 +156,8 @@ class BackgroundConversation(Conversation):
                 sent=True,
                 retryable=None,
             )
-        if self._ended:
+        told = self._looks and self._reply is not None and error.http is None
+        if self._ended or (told and error.kind not in (ErrorClass.TRUNCATED, ErrorClass.MALFORMED)):
             return error
         return replace(error, billed=Billed.MAYBE, partial=partial, sent=True, resumable=True)
 

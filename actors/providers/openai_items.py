@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .adapter import optional_text, whole
-from .errors import classify_in_body, malformed, parse_error
+from .errors import classify_in_body, clean, parse_error
 from .model import Billed, CallError, Completion, ErrorClass, Finish, Message, Usage
 from .openai_shared import argument_text, call_of, image_url, request_id_of, result_text
 from .parts import Image, Opaque, Text, ToolCall, ToolResult
@@ -101,8 +101,12 @@ def read_response(
             partial=partial,
         )
     if status not in ("completed", "incomplete"):
-        return malformed(
-            f"the response is not over: its status is {status[:40]!r}", partial=partial, request_id=request_id
+        return CallError(
+            kind=ErrorClass.TRUNCATED,
+            message=clean(f"the response is not over: its status is {status[:40]!r}"),
+            billed=Billed.MAYBE,
+            request_id=request_id,
+            partial=partial,
         )
     output = response.get("output")
     found = _read_output(output if isinstance(output, list) and output else items or [], response.get("id"))

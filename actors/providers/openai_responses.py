@@ -119,6 +119,11 @@ class OpenAIResponses:
         headers = [pair for pair in _asking(key, settings, stream=True) if pair[0] != "content-type"]
         return HttpRequest("GET", f"/responses/{_safe(handle.ref)}{query}", tuple(headers), b"")
 
+    def look(self, handle: Handle, *, key: Secret | None, settings: ProviderSettings) -> HttpRequest:
+        """Return the request that asks how a call stands."""
+        headers = [pair for pair in _asking(key, settings, stream=False) if pair[0] != "content-type"]
+        return HttpRequest("GET", f"/responses/{_safe(handle.ref)}", tuple(headers), b"")
+
     def cancel(self, handle: Handle, *, key: Secret | None, settings: ProviderSettings) -> HttpRequest:
         """Return the request that ends a call. It may be sent more than once."""
         return HttpRequest(

@@ -55,5 +55,8 @@ class Resumable(Protocol):
     ) -> HttpRequest:
         """Return the request that follows a call from its beginning, or after the event of this number."""
 
+    def look(self, handle: Handle, *, key: Secret | None, settings: ProviderSettings) -> HttpRequest:
+        """Return the request that asks how a call stands; `decode_body` reads the reply, and one that is under way as TRUNCATED."""
+
     def cancel(self, handle: Handle, *, key: Secret | None, settings: ProviderSettings) -> HttpRequest:
         """Return the request that ends a call. It may be sent more than once."""
