@@ -143,7 +143,7 @@ def _tell(schema: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    if _takes_null(schema, schema):
+    if _says_null(schema):
         return schema
     if "enum" in schema:
         kind = schema.get("type")
@@ -155,6 +155,16 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
         return {"anyOf": [schema, {"type": "null"}]}
     kind = schema["type"]
     return {**schema, "type": [*(kind if isinstance(kind, list) else [kind]), "null"]}
+
+
+def _says_null(schema: dict[str, Any]) -> bool:
+    """Whether a strict schema admits null in its own words, references not followed."""
+    if "anyOf" in schema:
+        return any(_says_null(branch) for branch in schema["anyOf"])
+    if "enum" in schema:
+        return None in schema["enum"]
+    kind = schema.get("type")
+    return kind == "null" or (isinstance(kind, list) and "null" in kind)
 
 
 def _takes_null(schema: Any, root: Any) -> bool:
