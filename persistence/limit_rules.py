@@ -12,6 +12,8 @@ DIMENSIONS = ("requests", "input", "output", "total")
 
 SLOTS = 400
 """A window is divided into so many slots at least: what a charge is held too long by rounding is at most 1/400 of the window."""
+SUM_SLOT = 2**53
+"""Under this slot stands what all slots of a key add up to."""
 INTENT_WITHIN_MS = 250
 """A call is charged as of its grant if its intent is on disk within this time, else as of this long before that."""
 

@@ -15,6 +15,7 @@ from .limit_rules import (
     DIMENSIONS,
     INTENT_WITHIN_MS,
     NOTHING,
+    SUM_SLOT,
     Charge,
     Gate,
     Held,
@@ -28,12 +29,17 @@ from .model import LimitHold
 from .sql import Prepared
 
 _STANDING = Prepared("limits.STANDING")
+_HELD = Prepared("limits.HELD")
+_IN_FLIGHT = Prepared("limits.IN_FLIGHT")
+_LAPSED = Prepared("limits.LAPSED")
+_ADD_UP = Prepared("limits.ADD_UP")
 _SLOTS = Prepared("limits.SLOTS")
 _OTHERS_SLOTS = Prepared("limits.OTHERS_SLOTS")
 _ALL_SLOTS = Prepared("limits.ALL_SLOTS")
 _CHARGE = Prepared("limits.CHARGE")
 _CHARGE_DAY = Prepared("limits.CHARGE_DAY")
 _TAKE_OFF = Prepared("limits.TAKE_OFF")
+_CORRECT_SUM = Prepared("limits.CORRECT_SUM")
 _CORRECT_DAY = Prepared("limits.CORRECT_DAY")
 _DAY = Prepared("limits.DAY")
 _DAY_BY_OWNER = Prepared("limits.DAY_BY_OWNER")
@@ -102,20 +108,24 @@ class Picture(NamedTuple):
 
 def check(c: Connection, gate: Gate, now: int) -> Refusal | None:
     """Whether a call may go by what all workers have done, None if it may. Writes nothing but what has lapsed away."""
-    row = c.run(_STANDING, {"key": gate.key, "account": gate.account, "now": now})[0]
-    used, (latest, first, in_flight, factor, factor_since, held_until) = row[:4], row[4:]
-    if first is not None and first <= now:
-        c.change(_PRUNE, {"key": gate.key, "now": now})
-    if latest is not None:
-        horizon = lapse_ms(now + gate.delivery_ms, gate.window_ms)
-        if latest > horizon + gate.delivery_ms:
-            c.change(_GATHER, {"key": gate.key, "horizon": horizon})
-            c.change(_GATHERED, {"key": gate.key, "horizon": horizon})
+    held_until = c.run(_HELD, {"key": gate.key, "account": gate.account, "now": now})[0][0]
     if held_until is not None:
         hold = max(_holds_of(c, gate.key, gate.account, now), key=lambda hold: hold.until)
         return Refusal(hold.reason, hold.until)
-    if gate.concurrency is not None and in_flight >= gate.concurrency:
-        return Refusal(f"{in_flight} of {gate.concurrency} calls of all workers are in flight", now + RETRY_SLOTS_MS)
+    if gate.concurrency is not None:
+        in_flight = c.run(_IN_FLIGHT, {"key": gate.key})[0][0]
+        if in_flight >= gate.concurrency:
+            return Refusal(
+                f"{in_flight} of {gate.concurrency} calls of all workers are in flight", now + RETRY_SLOTS_MS
+            )
+    if not gate.counts:
+        return None
+    *used, first, latest, factor, factor_since = c.run(_STANDING, {"key": gate.key})[0]
+    if first is not None and first <= now:
+        used = _prune(c, gate.key, used, now)
+    if latest is not None and latest > (horizon := lapse_ms(now + gate.delivery_ms, gate.window_ms)) + gate.delivery_ms:
+        c.change(_GATHER, {"key": gate.key, "horizon": horizon})
+        c.change(_GATHERED, {"key": gate.key, "horizon": horizon})
     lowering = 1.0 if factor is None else factor_at(factor, factor_since, now)
     for place, limit in enumerate(gate.minute):
         most = scaled(limit, lowering)
@@ -133,6 +143,7 @@ def charge(c: Connection, owner: str, gate: Gate, now: int) -> Held | None:
     slot = lapse_ms(at, gate.window_ms)
     params = {"key": gate.key, "owner": owner, **gate.charge._asdict()}
     c.change(_CHARGE, {**params, "slot": slot})
+    c.change(_CHARGE, {**params, "slot": SUM_SLOT, "owner": ""})
     for day in gate.days:
         c.change(_CHARGE_DAY, {**params, "day": day})
     return Held(gate.key, slot, gate.days, gate.charge, gate.window_ms)
@@ -149,11 +160,16 @@ def settle(c: Connection, owner: str, held: Held, used: Charge | None, now: int)
     excess = Charge(*(max(0, mine - its) for mine, its in zip(real, held.charge, strict=True)))
     within = real.plus(excess, -1)
     slot = min(held.slot, counted_now)
-    if held.slot > now and (slot != held.slot or within != held.charge):
-        c.change(_TAKE_OFF, {"key": held.key, "owner": owner, "slot": held.slot, **held.charge._asdict()})
-        _add(c, held.key, owner, slot, within)
-    if excess != NOTHING:
-        _add(c, held.key, owner, counted_now, excess)
+    if held.slot <= now:  # it has lapsed
+        within, counts = NOTHING, excess
+    else:
+        counts = real.plus(held.charge, -1)
+        if slot != held.slot or within != held.charge:
+            c.change(_TAKE_OFF, {"key": held.key, "owner": owner, "slot": held.slot, **held.charge._asdict()})
+            _add(c, held.key, owner, slot, within)
+    _add(c, held.key, owner, counted_now, excess)
+    if counts != NOTHING:
+        c.change(_CORRECT_SUM, {"key": held.key, **counts._asdict()})
     difference = real.plus(held.charge, -1)
     if difference != NOTHING:
         for day in held.days:
@@ -163,6 +179,13 @@ def settle(c: Connection, owner: str, held: Held, used: Charge | None, now: int)
 def _add(c: Connection, key: str, owner: str, slot: int, amount: Charge) -> None:
     if amount != NOTHING:
         c.change(_CHARGE, {"key": key, "owner": owner, "slot": slot, **amount._asdict()})
+
+
+def _prune(c: Connection, key: str, used: list[Any], now: int) -> list[Any]:
+    lapsed = Charge(*(amount or 0 for amount in c.run(_LAPSED, {"key": key, "now": now})[0]))
+    c.change(_PRUNE, {"key": key, "now": now})
+    c.change(_CORRECT_SUM, {"key": key, **NOTHING.plus(lapsed, -1)._asdict()})
+    return [(amount or 0) - gone for amount, gone in zip(used, lapsed, strict=True)]
 
 
 def _check_days(c: Connection, gate: Gate) -> Refusal | None:
@@ -217,8 +240,9 @@ def picture(c: Connection, owner: str, key: str, account: str, days: Sequence[in
 
 
 def use_key(c: Connection, key: str, now: int) -> None:
-    """Note that a key is in use from now on, if it was not before."""
+    """Note that a key is in use from now on, if it was not before; and add up anew what its slots hold."""
     c.change(_USE_KEY, {"key": key, "now": now})
+    c.change(_ADD_UP, {"key": key})
 
 
 # --- holds and lowering -----------------------------------------------------------------------------------------------------------------

@@ -2,26 +2,40 @@
 
 from sqlalchemy import text
 
+from ..limit_rules import SUM_SLOT
+
 _SUMS = "sum(requests), sum(input), sum(output), sum(total)"
 
-# Everything an intent is judged by, in one row. The first slot is a seek: whether there is something to prune.
+# What the slots of a key add up to is kept beside them, under a slot that never comes: an intent is judged by a few seeks, however many
+# slots there are.
+_TOTAL = f"{SUM_SLOT}"
+_LIVE = f'"key" = :key AND slot > :now AND slot < {_TOTAL}'
+
 STANDING = text(f"""
-    SELECT {_SUMS}, max(slot),
+    SELECT sums.requests, sums.input, sums.output, sums.total,
         (SELECT min(slot) FROM llm_limit_usage WHERE "key" = :key),
-        (SELECT count(*) FROM llm_calls WHERE limit_key = :key AND state = 'open'),
-        (SELECT factor FROM llm_limit_keys WHERE "key" = :key),
-        (SELECT factor_at FROM llm_limit_keys WHERE "key" = :key),
-        (SELECT max(until) FROM llm_limit_holds WHERE ("key" = :key OR "key" = :account) AND until > :now)
-    FROM llm_limit_usage WHERE "key" = :key AND slot > :now
+        (SELECT max(slot) FROM llm_limit_usage WHERE "key" = :key AND slot < {_TOTAL}),
+        lowering.factor, lowering.factor_at
+    FROM (SELECT 1) LEFT JOIN llm_limit_usage AS sums ON sums."key" = :key AND sums.slot = {_TOTAL}
+    LEFT JOIN llm_limit_keys AS lowering ON lowering."key" = :key
+    """)
+HELD = text("""SELECT max(until) FROM llm_limit_holds WHERE ("key" = :key OR "key" = :account) AND until > :now""")
+IN_FLIGHT = text("SELECT count(*) FROM llm_calls WHERE limit_key = :key AND state = 'open'")
+LAPSED = text(f"""SELECT {_SUMS} FROM llm_limit_usage WHERE "key" = :key AND slot <= :now""")
+ADD_UP = text(f"""
+    INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
+    SELECT :key, {_TOTAL}, '', coalesce(sum(requests), 0), coalesce(sum(input), 0), coalesce(sum(output), 0), coalesce(sum(total), 0)
+    FROM llm_limit_usage WHERE "key" = :key AND slot < {_TOTAL}
+    ON CONFLICT DO UPDATE SET requests = excluded.requests, input = excluded.input, output = excluded.output, total = excluded.total
     """)
 SLOTS = text(f"""
-    SELECT slot, {_SUMS} FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND owner = :owner GROUP BY slot ORDER BY slot
+    SELECT slot, {_SUMS} FROM llm_limit_usage WHERE {_LIVE} AND owner = :owner GROUP BY slot ORDER BY slot
     """)
 OTHERS_SLOTS = text(f"""
-    SELECT slot, {_SUMS} FROM llm_limit_usage WHERE "key" = :key AND slot > :now AND owner <> :owner GROUP BY slot ORDER BY slot
+    SELECT slot, {_SUMS} FROM llm_limit_usage WHERE {_LIVE} AND owner <> :owner GROUP BY slot ORDER BY slot
     """)
 ALL_SLOTS = text(f"""
-    SELECT slot, {_SUMS} FROM llm_limit_usage WHERE "key" = :key AND slot > :now GROUP BY slot ORDER BY slot
+    SELECT slot, {_SUMS} FROM llm_limit_usage WHERE {_LIVE} GROUP BY slot ORDER BY slot
     """)
 CHARGE = text("""
     INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
@@ -41,6 +55,11 @@ TAKE_OFF = text("""
         output = max(0, output - :output), total = max(0, total - :total)
     WHERE "key" = :key AND slot = :slot AND owner = :owner
     """)
+CORRECT_SUM = text(f"""
+    UPDATE llm_limit_usage SET requests = max(0, requests + :requests), input = max(0, input + :input),
+        output = max(0, output + :output), total = max(0, total + :total)
+    WHERE "key" = :key AND slot = {_TOTAL} AND owner = ''
+    """)
 CORRECT_DAY = text("""
     UPDATE llm_limit_days SET requests = max(0, requests + :requests), input = max(0, input + :input),
         output = max(0, output + :output), total = max(0, total + :total)
@@ -53,14 +72,14 @@ DAY_BY_OWNER = text(f"""
 PRUNE = text("""DELETE FROM llm_limit_usage WHERE "key" = :key AND slot <= :now""")
 PRUNE_DAYS = text("""DELETE FROM llm_limit_days WHERE "key" = :key AND day < :before""")
 # The clock was set back: what would be held for longer than anything may be is held for as long as anything may be.
-GATHER = text("""
+GATHER = text(f"""
     INSERT INTO llm_limit_usage ("key", slot, owner, requests, input, output, total)
     SELECT "key", :horizon, owner, sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage
-    WHERE "key" = :key AND slot > :horizon GROUP BY owner
+    WHERE "key" = :key AND slot > :horizon AND slot < {_TOTAL} GROUP BY owner
     ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, input = input + excluded.input, output = output + excluded.output,
         total = total + excluded.total
     """)
-GATHERED = text("""DELETE FROM llm_limit_usage WHERE "key" = :key AND slot > :horizon""")
+GATHERED = text(f"""DELETE FROM llm_limit_usage WHERE "key" = :key AND slot > :horizon AND slot < {_TOTAL}""")
 
 OPEN = text("""
     SELECT sum(lease_owner IS :owner), sum(lease_owner IS NOT :owner) FROM llm_calls CROSS JOIN llm_jobs ON llm_jobs.id = llm_calls.job_id

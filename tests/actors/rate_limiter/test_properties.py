@@ -49,13 +49,14 @@ def drawn_jobs(draw, most_tokens):
 @st.composite
 def drawn_runs(draw):
     tokens = draw(st.none() | st.integers(5, 60))
+    read, written = draw(st.none() | st.integers(5, 40)), draw(st.none() | st.integers(5, 40))
     requests = draw(st.none() | st.integers(1, 8))
     concurrency = draw(st.none() | st.integers(1, 4))
     restarts = draw(st.lists(ms(30_000), max_size=4))
     return (
-        {"requests": requests, "tokens": tokens, "concurrency": concurrency},
+        {"requests": requests, "tokens": tokens, "read": read, "written": written, "concurrency": concurrency},
         restarts,
-        draw(drawn_jobs(tokens or 60)),
+        draw(drawn_jobs(min(tokens or 60, 2 * (read or 30), 2 * (written or 30)))),
     )
 
 
@@ -87,7 +88,10 @@ def test_calls_are_granted_by_priority_then_in_order_of_arrival(run_jobs, jobs, 
         ({"requests": 60}, (1, 1), 700, 10),
         ({"requests": 600}, (1, 1), 2500, 4),
         ({"tokens": 100_000}, (200, 2000), 800, 8),
+        ({"read": 100_000}, (200, 2000), 1600, 8),
+        ({"written": 100_000}, (200, 2000), 1600, 8),
         ({"requests": 60, "tokens": 100_000}, (200, 2000), 700, 10),
+        ({"requests": 600, "read": 50_000, "written": 40_000}, (200, 2000), 700, 8),
         ({"requests": 1000, "tokens": 100_000}, (1000, 1000), 900, 8),
     ],
 )
@@ -97,11 +101,10 @@ def test_nearly_all_of_a_limit_is_used_under_saturation(run_jobs, saturating_job
     run = run_jobs(saturating_jobs(n, seed, end, tokens), until=end, window=60.0, **limits)
     run.assert_within()
     assert len(run.grants) < n, "it is saturated to the end"
-    used = {"requests": 0, "tokens": 0}
-    for at, amount in run.provider.counted:
-        if 60.0 <= at < end:
-            used["requests"] += 1
-            used["tokens"] += amount
+    places = {"requests": 0, "read": 1, "written": 2, "tokens": 3}
+    used = {
+        name: sum(charge[places[name]] for at, charge in run.provider.counted if 60.0 <= at < end) for name in limits
+    }
     best = max(used[dimension] / (limit * (windows - 1)) for dimension, limit in limits.items())
     assert best >= 0.97, best
 
