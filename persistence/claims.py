@@ -105,7 +105,7 @@ def claim(
         job_id: (data, options)
         for job_id, data, options in c.run(_BODIES, {"ids": json.dumps([row[0] for row in rows])})
     }
-    again = [row[0] for row in rows if row[9] > 1]
+    again = [row[0] for row in rows if row[1] > 1]  # by the epoch: what a group adopted was never claimed
     memos = ledger.memo(c, again) if again else {}
     inputs = flows.inputs(c, bodies)
     histories = conversations.histories(c, (row[0] for row in rows))

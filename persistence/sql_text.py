@@ -2,9 +2,9 @@
 
 STATEMENTS: dict[str, str] = {
     "batches.ADOPT": """
-UPDATE llm_jobs SET state = 'waiting_children', pending = pending + 1, start_by = NULL, held_by = NULL, held_until = NULL, reason = :reason,
+UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, pending = pending + 1, start_by = NULL, held_by = NULL, held_until = NULL, reason = :reason,
         updated_at = :now, changed_by = :actor
-    WHERE id = :job_id AND state = 'waiting' AND attempt = 0
+    WHERE id = :job_id AND state = 'waiting' AND lease_epoch = 0
 """,
     "batches.ALIKE": """
 SELECT job.id, job.model, body.data, body.options, job.priority FROM (
@@ -13,7 +13,7 @@ SELECT job.id, job.model, body.data, body.options, job.priority FROM (
     ) AS alike
     CROSS JOIN llm_jobs AS job ON job.lane = alike.lane AND job.state = 'waiting'
     CROSS JOIN llm_job_data AS body ON body.job_id = job.id
-    WHERE job.type = :type AND job.attempt = 0 AND job.losses = 0 AND job.group_limit IS NULL AND job.conversation_id IS NULL
+    WHERE job.type = :type AND job.lease_epoch = 0 AND job.group_limit IS NULL AND job.conversation_id IS NULL
         AND (job.held_until IS NULL OR job.held_until <= :now) AND (job.start_by IS NULL OR job.start_by > :now)
         AND NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = job.queue AND paused_at IS NOT NULL)
     ORDER BY job.rank DESC, job.id LIMIT :limit + 0

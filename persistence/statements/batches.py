@@ -140,7 +140,8 @@ MOVE_EDGE = text("""
 COMPANY = text("""
     SELECT coalesce(sum(jobs), 0) FROM llm_job_counts WHERE type = :type AND (state = 'waiting' OR state = 'active')
     """)
-# Waiting jobs like those of the batch (of the same lane), that were never begun and may be begun now. The order of the joins is ours.
+# Waiting jobs like those of the batch (of the same lane), that were never begun and may be begun now. The order of the joins is ours. Whoever
+# has an epoch was begun, or adopted: it is to be given its memo.
 ALIKE = text("""
     SELECT job.id, job.model, body.data, body.options, job.priority FROM (
         SELECT DISTINCT member.lane AS lane FROM llm_batch_requests AS request CROSS JOIN llm_jobs AS member ON member.id = request.job_id
@@ -148,15 +149,15 @@ ALIKE = text("""
     ) AS alike
     CROSS JOIN llm_jobs AS job ON job.lane = alike.lane AND job.state = 'waiting'
     CROSS JOIN llm_job_data AS body ON body.job_id = job.id
-    WHERE job.type = :type AND job.attempt = 0 AND job.losses = 0 AND job.group_limit IS NULL AND job.conversation_id IS NULL
+    WHERE job.type = :type AND job.lease_epoch = 0 AND job.group_limit IS NULL AND job.conversation_id IS NULL
         AND (job.held_until IS NULL OR job.held_until <= :now) AND (job.start_by IS NULL OR job.start_by > :now)
         AND NOT EXISTS (SELECT 1 FROM llm_queues WHERE name = job.queue AND paused_at IS NOT NULL)
     ORDER BY job.rank DESC, job.id LIMIT :limit + 0
     """)
 ADOPT = text("""
-    UPDATE llm_jobs SET state = 'waiting_children', pending = pending + 1, start_by = NULL, held_by = NULL, held_until = NULL, reason = :reason,
+    UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, pending = pending + 1, start_by = NULL, held_by = NULL, held_until = NULL, reason = :reason,
         updated_at = :now, changed_by = :actor
-    WHERE id = :job_id AND state = 'waiting' AND attempt = 0
+    WHERE id = :job_id AND state = 'waiting' AND lease_epoch = 0
     """)
 # A member's part of the answer, and what it used. The request itself, and what it was charged to its limit, stay with the driver's call.
 SHARE = text("""
