@@ -148,7 +148,7 @@ def _read_output(output: list[Any], response_id: Any) -> _Output:
     for item in output:
         if not isinstance(item, dict):
             continue
-        kind = item.get("type")
+        kind = optional_text(item.get("type"))
         if kind not in _ECHOED:
             if _replayable(item):
                 waiting.append(item)

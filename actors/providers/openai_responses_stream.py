@@ -91,9 +91,9 @@ class OpenAIResponsesStream(AnswerStream):
         if kind in _ENDS:
             return self._end(kind, {})
         pieces = self._piece(kind, data)
-        # All that has a family beneath it (response.output_text.delta, response.web_search_call.searching) is the model at work; what is
-        # about the response as a whole (created, queued, in_progress), and what is not known, is not.
-        if kind.startswith("response.") and kind.count(".") > 1:
+        # All that has a family beneath it (response.output_text.delta, response.web_search_call.searching) is the model at work. What is
+        # about the response as a whole (created, queued, in_progress), what only announces a part, and what is not known, is not.
+        if kind.startswith("response.") and kind.count(".") > 1 and not kind.endswith(".added"):
             self._progress += 1
         self._pieces += pieces
         return pieces

@@ -326,7 +326,7 @@ def test_every_field_can_be_declared_unsupported(wire, name):
 
 
 def test_what_the_format_has_not_is_dropped_or_refused(wire):
-    values = {"seed": 7, "parallel_tools": False, "cache_key": "k", "tool_choice": "required"}
+    values = {"seed": 7, "stop": ("QQQ",), "parallel_tools": False, "cache_key": "k", "tool_choice": "required"}
     for name in wire.NEVER:
         asked = replace(PLAIN, tools=(ADD,), **{name: values[name]})
         assert encoded(wire, asked) == encoded(wire, replace(PLAIN, tools=(ADD,)))
