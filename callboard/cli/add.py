@@ -10,6 +10,7 @@ import click
 from callboard.config import Config
 from callboard.config_checks import check_model
 
+from .asked import chat_fields, effort_option, schema_option, with_images
 from .errors import InputError
 from .options import config_options, open_queue, read_config
 
@@ -24,6 +25,15 @@ PRIORITIES = ("user", "analysis", "background")
     help='Its data: JSON, a file of it, or stdin. For chat: {"prompt": "..."}.',
 )
 @click.option("--prompt", metavar="TEXT", help="Its prompt, as data.prompt; alone or beside --data.")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="FILE|URL",
+    help="A picture beside the prompt: PNG, JPEG, GIF or WebP; may be given several times.",
+)
+@schema_option
+@effort_option
 @click.option("--conversation", metavar="NAME", help="Let it be the next turn of this conversation.")
 @click.option("--model", help="An alias, or provider:model. Default: the worker's default model.")
 @click.option(
@@ -61,6 +71,9 @@ def add(
     job_type: str,
     data: str | None,
     prompt: str | None,
+    images: tuple[str, ...],
+    schema: str | None,
+    effort: str | None,
     model: str | None,
     priority: str,
     wait: bool,
@@ -74,7 +87,7 @@ def add(
     config = read_config(config_path, database)
     if not unchecked:
         check_posting(config, job_type, model)
-    body = _body(data, prompt)
+    body = _body(data, prompt, images, chat_fields(schema, effort))
     with open_queue(config, create=True) as board:
         job = board.add(job_type, body, model=model, priority=parse_priority(priority), **fields)
         if not (wait or stream):
@@ -94,15 +107,20 @@ def add(
         return 1
 
 
-def _body(data: str | None, prompt: str | None) -> Any:
-    if prompt is None:
-        if data is None:
-            raise InputError("give --data or --prompt", "for example --prompt 'Hello'")
-        return parse_data(data)
+def _body(data: str | None, prompt: str | None, images: tuple[str, ...], fields: dict[str, Any]) -> Any:
+    if images and prompt is None:
+        raise InputError("--image: give the --prompt that it goes with")
+    if prompt is None and data is None:
+        raise InputError("give --data or --prompt", "for example --prompt 'Hello'")
     body = {} if data is None else parse_data(data)
+    if prompt is None and not fields:
+        return body
     if not isinstance(body, dict):
-        raise InputError("--prompt: the data beside it must be a JSON object")
-    return {**body, "prompt": prompt}
+        raise InputError("--prompt, --schema, --effort: the data beside them must be a JSON object")
+    if prompt is None:
+        return {**body, **fields}
+    asked = with_images(prompt, images) if images else {"prompt": prompt}
+    return {**body, **asked, **fields}
 
 
 def parse_data(given: str) -> Any:
@@ -141,7 +159,7 @@ def parse_priority(given: str) -> int | str:
 
 def check_posting(config: Config, job_type: str, model: str | None) -> None:
     """Refuse a type or model that this configuration does not know. Raises InputError or ConfigError."""
-    known = ["chat", *config.handlers]
+    known = ["chat", "embed", *config.handlers]
     if job_type not in known:
         raise InputError(
             f"TYPE: no handler is configured for {job_type!r} (known: {', '.join(known)})",

@@ -57,7 +57,7 @@ def test_add_then_list_and_show(cli):
         (["chat", "--data", "{}", "--delay", "-1"], "--delay"),
         (["chat", "--data", "[NaN]"], "data[0]"),
         (["chat", "--data", "{}", "--key", ""], "key: must be text"),
-        (["resize", "--data", "{}"], "TYPE: no handler is configured for 'resize' (known: chat)"),
+        (["resize", "--data", "{}"], "TYPE: no handler is configured for 'resize' (known: chat, embed)"),
         (["chat", "--data", "{}", "--database", "no/such/dir.db"], "no/such"),
         (["chat", "--data", "{}", "--database", "postgresql://u:secret@h/d"], "postgresql"),
     ],
