@@ -154,9 +154,6 @@ class CallingActor(Actor):
         if memo is not None and effect.step in memo.completions:
             self._recall(work, effect, answer, memo.completions[effect.step])
             return
-        if memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
-            self._leave(work, Fail(*booking.parked(f"step {effect.step!r} has a call whose outcome is unknown")))
-            return
         try:
             where = route(self._settings, effect.model or work.job.model)
         except UnknownModelError as error:
