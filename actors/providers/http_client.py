@@ -1,4 +1,4 @@
-"""HTTP for the engine: an httpx transport whose connections stand on a stack.
+"""HTTP for the engine: straight over connections of its own (`direct.py`), or, for uploads and through a proxy, by an httpx transport.
 
 httpx's own pool walks every connection for every waiting request, which at 50 calls in flight costs six times what the calls do. Here the
 last connection used is the next one taken, at constant cost, and the rest grow old and are closed. The transport is used without
@@ -15,32 +15,12 @@ import httpcore
 import httpx
 
 from .adapter import HttpRequest
+from .direct import CONNECT_TIMEOUT, KEEPALIVE, WRITE_TIMEOUT, DirectBody, DirectClient, mapped
 from .network import CheckedNetwork, NetworkStream
 from .transport import Sending
 from .urls import check_base_url
 
-CONNECT_TIMEOUT = 10.0
-WRITE_TIMEOUT = 30.0
-KEEPALIVE = 15.0
-"""Seconds an idle connection is kept. Short, because a request that meets a dying connection has an unknown outcome."""
-MAX_URLS = 64
-"""Parsed URLs that are kept: a provider has a few paths that are asked again and again."""
-
 _TIMEOUTS = {"connect": CONNECT_TIMEOUT, "write": WRITE_TIMEOUT, "read": None, "pool": None}
-
-_ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
-    (httpcore.ConnectTimeout, httpx.ConnectTimeout),
-    (httpcore.ConnectError, httpx.ConnectError),
-    (httpcore.ReadTimeout, httpx.ReadTimeout),
-    (httpcore.WriteTimeout, httpx.WriteTimeout),
-    (httpcore.PoolTimeout, httpx.PoolTimeout),
-    (httpcore.ReadError, httpx.ReadError),
-    (httpcore.WriteError, httpx.WriteError),
-    (httpcore.ProxyError, httpx.ProxyError),
-    (httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol),
-    (httpcore.LocalProtocolError, httpx.LocalProtocolError),
-    (httpcore.RemoteProtocolError, httpx.RemoteProtocolError),
-)
 
 
 @functools.cache
@@ -52,21 +32,20 @@ def shared_tls_context() -> ssl.SSLContext:
 class Reply:
     """A reply whose headers have come; their names are lower-case. Read `chunks()`, then `close()` in any case."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.headers: dict[str, str] = {name.lower(): value for name, value in response.headers.items()}
-        self._response = response
+    def __init__(self, status: int, headers: dict[str, str], body: "_Body | DirectBody") -> None:
+        self.status = status
+        self.headers = headers
+        self._body = body
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Return the body as it comes, decompressed if the server compressed it unasked. Raises httpx.TransportError, DecodingError."""
         if self.headers.get("content-encoding", "identity") == "identity":
-            assert isinstance(self._response.stream, httpx.AsyncByteStream)
-            return self._response.stream.__aiter__()
-        return self._response.aiter_bytes()
+            return aiter(self._body)
+        return httpx.Response(self.status, headers=self.headers, stream=_Stream(self._body)).aiter_bytes()
 
     async def close(self) -> None:
         """End the reply. The connection is used again if the body was read to its end, else it is closed at once."""
-        await self._response.aclose()
+        await self._body.aclose()
 
 
 class HttpClient:
@@ -74,8 +53,11 @@ class HttpClient:
 
     def __init__(self, base_url: str, *, allow_private: bool = False, proxy: str | None = None) -> None:
         self._base_url = check_base_url(base_url, allow_private=allow_private)
-        self._urls: dict[str, httpx.URL] = {}  # by path, of which there are a few: parsing costs more than sending
-        self._transport = StackTransport(httpx.URL(self._base_url), allow_private=allow_private, proxy=proxy)
+        url = httpx.URL(self._base_url)
+        tls = shared_tls_context() if url.scheme == "https" else None
+        self._network = CheckedNetwork(allow_private=allow_private, unchecked=proxy is not None)
+        self._transport = StackTransport(url, tls, self._network, proxy)
+        self._direct = None if proxy is not None else DirectClient(self._base_url, tls, self._network)
 
     async def send(
         self,
@@ -91,39 +73,55 @@ class HttpClient:
         `sending.started` is set when the first byte is about to leave. Raises httpx.TransportError (there is no read timeout: deadlines
         are the caller's) and UnsafeURLError.
         """
-        url = self._urls.get(request.path)
-        if url is None:
-            url = httpx.URL(self._base_url + request.path)
-            if len(self._urls) < MAX_URLS:  # paths with an id in them are as many as there are ids
-                self._urls[request.path] = url
+        if self._direct is not None and body is None:
+            answer = await self._direct.send(request, sending)
+            return Reply(answer.status, answer.headers, answer)
         sized = () if length is None else (("content-length", str(length)),)
         built = httpx.Request(
             request.method,
-            url,
+            self._base_url + request.path,
             headers=(*request.headers, *sized),
             content=request.body if body is None else body,
             extensions={"timeout": _TIMEOUTS, "sending": sending},
         )
-        return Reply(await self._transport.handle_async_request(built))
+        response = await self._transport.handle_async_request(built)
+        assert isinstance(response.stream, _Body)
+        return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, response.stream)
 
     async def close_expired(self) -> None:
         """Close the connections that have been idle for long or that the server ended."""
+        if self._direct is not None:
+            self._direct.close_expired()
         await self._transport.close_expired()
 
     async def close(self) -> None:
-        """Close every idle connection. Those in use are closed by the cancellation of their calls."""
+        """Close every idle connection and give up name lookups. Connections in use are closed by the cancellation of their calls."""
+        if self._direct is not None:
+            self._direct.close()
         await self._transport.aclose()
+        await self._network.close()
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A body as httpx's decoders read it; whoever opened the reply closes it."""
+
+    def __init__(self, body: "_Body | DirectBody") -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._body:
+            yield part
 
 
 class StackTransport(httpx.AsyncBaseTransport):
     """Connections to one origin, last in first out."""
 
-    def __init__(self, url: httpx.URL, *, allow_private: bool, proxy: str | None) -> None:
+    def __init__(self, url: httpx.URL, tls: ssl.SSLContext | None, network: CheckedNetwork, proxy: str | None) -> None:
         port = url.port or (443 if url.scheme == "https" else 80)
         self._origin = httpcore.Origin(url.raw_scheme, url.raw_host, port)
-        self._tls = shared_tls_context() if url.scheme == "https" else None
+        self._tls = tls
         self._proxy = None if proxy is None else httpx.Proxy(proxy)
-        self._network = CheckedNetwork(allow_private=allow_private, unchecked=proxy is not None)
+        self._network = network
         self._idle: list[_Slot] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -142,10 +140,10 @@ class StackTransport(httpx.AsyncBaseTransport):
             answer = await slot.connection.handle_async_request(asked)
         except Exception as error:
             await slot.connection.aclose()
-            mapped = _mapped(error)
-            if mapped is error:
+            known = mapped(error)
+            if known is error:
                 raise
-            raise mapped from error
+            raise known from error
         except BaseException:
             await slot.connection.aclose()
             raise
@@ -170,11 +168,10 @@ class StackTransport(httpx.AsyncBaseTransport):
             await slot.connection.aclose()
 
     async def aclose(self) -> None:
-        """Close the idle connections and give up name lookups."""
+        """Close the idle connections."""
         slots, self._idle = self._idle, []
         for slot in slots:
             await slot.connection.aclose()
-        await self._network.close()
 
     def _take(self) -> "_Slot":
         while self._idle:
@@ -246,10 +243,10 @@ class _Body(httpx.AsyncByteStream):
             async for part in self._stream:
                 yield part
         except Exception as error:
-            mapped = _mapped(error)
-            if mapped is error:
+            known = mapped(error)
+            if known is error:
                 raise
-            raise mapped from error
+            raise known from error
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -276,11 +273,3 @@ def _through_proxy(proxy: httpx.Proxy, tls: ssl.SSLContext | None, slot: _Slot) 
     if proxy.url.scheme == "https":
         common["proxy_ssl_context"] = shared_tls_context()
     return httpcore.AsyncHTTPProxy(**common)
-
-
-def _mapped(error: Exception) -> Exception:
-    """Return httpx's exception for httpcore's; any other error is returned as it is."""
-    for theirs, ours in _ERRORS:
-        if isinstance(error, theirs):
-            return ours(str(error))
-    return error

@@ -140,6 +140,11 @@ class NetworkStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._transport = upgraded
         return self
 
+    @property
+    def all_sent(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
+
     def get_extra_info(self, info: str) -> Any:
         """Return what httpcore asks for: `is_readable` of an idle connection means that it ended, or holds bytes nobody asked for."""
         if info == "is_readable":

@@ -143,7 +143,7 @@ def test_an_answer_that_is_here_is_not_lost_to_a_cancellation_while_its_connecti
         try:
             await asyncio.Event().wait()
         finally:
-            await reply._response.aclose()
+            await reply._body.aclose()
 
     engine = start_engine(serve(ok).url)
     monkeypatch.setattr(http_client.Reply, "close", close)
@@ -391,8 +391,8 @@ def test_a_connection_the_server_closed_meanwhile_is_not_used(serve, start_engin
         end, _ = call(engine, WHOLE)
         assert isinstance(end, Finished)
         assert server.disconnected.wait(WAIT)
-        idle = engine._provider.client._transport._idle
-        until(lambda: engine.in_flight == 0 and not any(slot.reusable() for slot in idle))  # noqa: B023
+        idle = engine._provider.client._direct._idle
+        until(lambda: engine.in_flight == 0 and not any(one.usable(0.0) for one in idle))  # noqa: B023
         assert server.connections == n
 
 
