@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+MINUTES_OF_A_DAY = 1440
 _ROUNDING = 1e-6
 """A level this much short of what is asked for counts as enough: a client that waited exactly as told must not be turned away."""
 
@@ -70,7 +71,10 @@ class Limits:
     """All limits of one (API key, model): a bucket for each dimension, and the requests that may be open at once."""
 
     def __init__(self, sizes: Mapping[str, int], concurrency: int | None, window_seconds: float, now: float) -> None:
-        self._buckets = {name: TokenBucket(size, window_seconds, now) for name, size in sizes.items()}
+        self._buckets = {
+            name: TokenBucket(size, window_seconds * (MINUTES_OF_A_DAY if name.endswith("_per_day") else 1), now)
+            for name, size in sizes.items()
+        }
         self._concurrency = concurrency
         self._open = 0
 

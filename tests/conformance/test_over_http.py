@@ -30,7 +30,7 @@ ADD = Tool(
     name="add",
     parameters={
         "type": "object",
-        "properties": {"a": {"type": "integer"}, "b": {"type": "integer", "minimum": 3}},
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer", "enum": [3, 4]}},
         "required": ["a", "b"],
         "additionalProperties": False,
     },
@@ -84,7 +84,7 @@ def test_a_stream_and_a_body_say_the_same(ask, wire):
     if wire.LIMITS:
         assert streamed.limits.requests_limit == 100_000
         assert streamed.limits.requests_remaining < 100_000
-        assert streamed.limits.tokens_limit
+        assert streamed.limits.tokens_limit or streamed.limits.input_limit
 
 
 @pytest.mark.parametrize("kind", ["bom", "crlf", "cr"])
