@@ -4,6 +4,7 @@ import dataclasses
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -351,7 +352,7 @@ def test_a_file_of_requests_that_is_refused_names_the_line(tmp_path, simulator):
     lane = Lane(simulator.url, "openai-chat", tmp_path)
     try:
         path = lane.write({**chats("Cats sleep."), "other-1": Request(model="m-2", messages=(Message("user", "x"),))})
-        with open(path, "ab") as file:
+        with Path(path).open("ab") as file:
             file.write(b"{not json\n")
         uploaded = lane.do(UploadFile(path=path, tag="t"))
         order = CreateBatch(tag="t", model="m-1", endpoint="/v1/chat/completions", file_id=uploaded.file_id)
