@@ -9,6 +9,7 @@ from .model import CallRecord, Chunk, JobRow, Transition
 from .watching import looks
 
 if TYPE_CHECKING:
+    from .costs import TreeCost
     from .family import Family
     from .job_queue import JobQueue
 
@@ -167,6 +168,10 @@ class Job:
     def calls(self) -> list[CallRecord]:
         """The job's calls in the ledger, oldest first."""
         return self._queue.calls(self._id)
+
+    def tree_cost(self) -> "TreeCost":
+        """What the job and everything that it created has cost."""
+        return self._queue.tree_cost(self._id)
 
     def chunks(self) -> list[Chunk]:
         """All text of all attempts, oldest first."""
