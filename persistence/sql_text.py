@@ -175,7 +175,9 @@ INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, mode
     RETURNING id
 """,
     "batches.SHARED_OUT": """
-UPDATE llm_calls SET input_uncached = 0, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group' WHERE id = :call_id
+UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NULL, output_visible = NULL, output_reasoning = NULL,
+        cache_write_1h = NULL, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group'
+    WHERE id = :call_id
 """,
     "batches.SUPERSEDE": """
 UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')

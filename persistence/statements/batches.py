@@ -175,9 +175,11 @@ GROUP_CALL = text("""
     FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed' AND origin IS NOT 'group'
     """)
 FINGERPRINT = text("SELECT fingerprint FROM llm_batch_requests WHERE id = :request")
-SHARED_OUT = text(
-    "UPDATE llm_calls SET input_uncached = 0, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group' WHERE id = :call_id"
-)
+SHARED_OUT = text("""
+    UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NULL, output_visible = NULL, output_reasoning = NULL,
+        cache_write_1h = NULL, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group'
+    WHERE id = :call_id
+    """)
 FORGET_ANSWER = text("DELETE FROM llm_call_completions WHERE call_id = :call_id")
 
 # --- what a job's next attempt needs to know, and lists -------------------------------------------------------------------------------------
