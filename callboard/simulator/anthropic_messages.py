@@ -295,8 +295,7 @@ def _check_results(messages: list[dict[str, Any]]) -> None:
     asked: set[str] = set()
     for index, message in enumerate(messages):
         results = _blocks(message, "tool_result")
-        content = message.get("content")
-        if results and content[: len(results)] != results:
+        if results and message["content"][: len(results)] != results:
             raise WireError(400, f"messages.{index}: tool_result blocks must come first in the content")
         given = {str(one.get("tool_use_id")) for one in results}
         if given - asked:
