@@ -265,7 +265,7 @@ class TestWhatTheProviderSays:
         for book in (STORE, DISPATCHER):
             b.take(book)
         b.tell(KeyRefused(call=call, kind="rate", scope="model", retry_after=20.0, reason="429"))
-        b.advance(0.1)
+        b.advance(0.101)
         assert b.asked() == [
             LowerLimits(LIMITER, KEY),
             SaveHold(key=KEY, until_ms=START_MS + 20_000, reason="429", kind="rate"),
@@ -394,7 +394,7 @@ class TestReports:
         for job in range(10):
             b.reserve(job)
         assert b.take(DISPATCHER) == [], "the first was told this very moment"
-        b.advance(0.1)
+        b.advance(0.101)
         assert b.take(DISPATCHER) == [KeyFreed(KEY, 10)]
         b.advance(30.0)
         assert b.take(DISPATCHER) == []
@@ -410,7 +410,7 @@ class TestReports:
         b = bench(requests_per_minute=2)
         b.reserve(1)
         b.reserve(2, "b")
-        b.advance(0.1)
+        b.advance(0.101)
         assert b.take(DISPATCHER) == [
             KeyFreed(KEY, 2),
             KeyHeld(KEY, START_MS + 61_000, f"{KEY}: 2 of 2 requests per minute are used"),
