@@ -55,7 +55,7 @@ SELECT fingerprint FROM llm_batch_requests WHERE id = :request
 DELETE FROM llm_call_completions WHERE call_id = :call_id
 """,
     "batches.GROUP_CALL": """
-SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(output_visible, 0), cost
+SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0), cost
     FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed' AND origin IS NOT 'group'
 """,
     "batches.GROW": """
@@ -175,8 +175,7 @@ INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, mode
     RETURNING id
 """,
     "batches.SHARED_OUT": """
-UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NULL, output_visible = NULL, output_reasoning = NULL,
-        cache_write_1h = NULL, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group'
+UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NULL, output_visible = NULL, output_reasoning = NULL, cache_write_1h = NULL, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group'
     WHERE id = :call_id
 """,
     "batches.SUPERSEDE": """
