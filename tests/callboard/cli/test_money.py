@@ -73,20 +73,13 @@ def test_an_unknown_price_is_said_and_has_no_max_cost(cli, provider, rows, here)
     told = cli("map", rows, "--prompt", "Say: {t}", "--max-cost", "1")
     assert told.code == 2
     assert "--max-cost: the price of local:m is not known" in told.err
-    assert not priced_jobs(here)
-    told = cli("map", rows, "--prompt", "Say: {t}", "--limit", "1")
-    assert "its price is not known, so neither is the cost" in told.err
-    assert told.code == 0
-    assert json.loads(cli("costs", "--json").out)["unpriced"] == 1
-
-
-def priced_jobs(here):
     with JobQueue(here / "callboard.db") as queue:
-        return queue.list()
+        assert queue.list() == []
 
 
 def test_budgets_of_the_configuration_are_shown_before_they_are_used(cli, priced, here):
-    cli("db", "upgrade")
+    with JobQueue(here / "callboard.db") as queue:
+        assert queue.budgets() == []
     assert "no budgets" in cli("budgets").err
     file = here / "callboard.toml"
     file.write_text(file.read_text() + '[budgets.daily]\nscope = "day"\ndollars = 5\naction = "pause"\n')
@@ -107,7 +100,6 @@ def test_prices_are_shown_with_their_source(cli, priced, here):
     assert "openai:gpt-5-mini" in told.out
     assert "priced" in told.out
     assert "genai-prices" in told.out
-    assert "gemini:" not in told.out
     assert "gemini:gemini-2.5-pro" in cli("prices", "--all").out
     rows = [json.loads(line) for line in cli("prices", "--json").out.splitlines()]
     assert {"model": "priced", "from": "configured"}.items() <= rows[0].items()
