@@ -6,6 +6,7 @@ import urllib.request
 
 import pytest
 
+from callboard.actors.providers import background
 from callboard.actors.providers.call import Held
 from callboard.actors.providers.engine import Failed, Finished, Text
 from callboard.actors.providers.model import Billed, ErrorClass, Message, Request, Timeouts
@@ -14,6 +15,12 @@ from callboard.simulator import Simulator, SimulatorConfig
 
 PROMPT = "Cats sleep all the day long, and in the night they sit on the wall and sing to the moon."
 REQUEST = Request(model="m", messages=(Message("user", PROMPT),))
+LONG = Request(model="m", messages=(Message("user", PROMPT[:-1] * 20),))
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(background, "FIRST_WAIT", 0.001)
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def simulator():
 @pytest.fixture
 def slow():
     """One whose answers take so long that what is done in the middle of one is done in the middle of one."""
-    with Simulator(SimulatorConfig(tokens_per_second=2)) as running:
+    with Simulator(SimulatorConfig(tokens_per_second=20)) as running:
         yield running
 
 
@@ -110,14 +117,14 @@ def test_a_call_that_cannot_be_followed_is_looked_at(simulator, engine, call):
 
 def test_one_that_is_still_under_way_is_for_another_attempt(slow, slow_engine, call, listener):
     slow.faults({"fault": {"kind": "cut", "n": 1}, "times": 1}, {"fault": {"kind": "cut", "n": 0}})
-    end, heard = call(slow_engine, REQUEST)
+    end, heard = call(slow_engine, LONG)
     assert isinstance(end, Failed)
     assert (end.error.resumable, end.error.billed, end.error.kind) == (True, Billed.MAYBE, ErrorClass.TRUNCATED)
     assert end.error.partial == heard.text == "Cats "
     assert end.error.to_json()["resumable"] is True
     slow.clear_faults()
     again = listener()
-    slow_engine.resume("again", REQUEST, Timeouts(), again, handle_of(heard))
+    slow_engine.resume("again", LONG, Timeouts(), again, handle_of(heard))
     assert until_text(again).text.startswith("Cats ")  # from its beginning
     slow_engine.abort("again")
     assert again.end().error.kind is ErrorClass.CANCELLED
@@ -153,7 +160,7 @@ def test_one_that_is_gone_says_so(simulator, engine, call, listener):
 
 def test_an_abort_ends_it_at_the_provider(slow, slow_engine, listener):
     heard = listener()
-    slow_engine.submit("call", REQUEST, Timeouts(), heard)
+    slow_engine.submit("call", LONG, Timeouts(), heard)
     until_text(heard)
     slow_engine.abort("call")
     error = heard.end().error
@@ -161,14 +168,14 @@ def test_an_abort_ends_it_at_the_provider(slow, slow_engine, listener):
     slow.wait_for(lambda journal: ("/v1/responses/resp_sim_1/cancel", "completed") in paths(slow))
     # Whoever looks for it now finds it ended, and does not wait for it.
     again = listener()
-    slow_engine.resume("again", REQUEST, Timeouts(), again, Handle(ref="resp_sim_1"))
+    slow_engine.resume("again", LONG, Timeouts(), again, Handle(ref="resp_sim_1"))
     found = again.end().error
     assert (found.code, found.resumable) == (HANDLE_GONE, False)
 
 
 def test_an_abort_that_keeps_it_leaves_it_alone(slow, slow_engine, listener):
     heard = listener()
-    slow_engine.submit("call", REQUEST, Timeouts(), heard)
+    slow_engine.submit("call", LONG, Timeouts(), heard)
     until_text(heard)
     slow_engine.abort("call", keep=True)
     error = heard.end().error
@@ -180,7 +187,7 @@ def test_an_abort_that_keeps_it_leaves_it_alone(slow, slow_engine, listener):
 def test_the_end_of_the_engine_keeps_it(slow, start_engine, listener):
     engine = start_engine(f"{slow.url}/v1", wire="openai-responses", background=True)
     heard = listener()
-    engine.submit("call", REQUEST, Timeouts(), heard)
+    engine.submit("call", LONG, Timeouts(), heard)
     until_text(heard)
     engine.stop()
     assert heard.end().error.resumable
@@ -193,7 +200,7 @@ def test_the_end_of_the_engine_keeps_it(slow, start_engine, listener):
     ids=["no_progress", "total"],
 )
 def test_a_deadline_leaves_it_to_another_attempt(slow, slow_engine, call, timeouts, code):
-    end, _ = call(slow_engine, REQUEST, timeouts)
+    end, _ = call(slow_engine, LONG, timeouts)
     assert (end.error.kind, end.error.code, end.error.resumable) == (ErrorClass.TIMEOUT, code, True)
     assert end.error.billed is Billed.MAYBE
     assert [path for path, _ in paths(slow)] == ["/v1/responses"]
