@@ -1150,6 +1150,9 @@ UPDATE llm_limit_usage SET requests = max(0, requests - :requests), input = max(
         output = max(0, output - :output), total = max(0, total - :total)
     WHERE "key" = :key AND slot = :slot AND owner = :owner
 """,
+    "limits.USED": """
+SELECT "key", sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE slot > :now AND slot < 9007199254740992 GROUP BY "key"
+""",
     "limits.USE_KEY": """
 INSERT INTO llm_limit_keys ("key", first_used_at, at) VALUES (:key, :now, :now) ON CONFLICT DO NOTHING
 """,
