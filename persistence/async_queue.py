@@ -161,6 +161,7 @@ class AsyncJob:
     chunks = _of_job(Job.chunks)
     why = _of_job(Job.why)
     family = _of_job(Job.family)
+    tree_cost = _of_job(Job.tree_cost)
 
 
 class AsyncJobQueue:
@@ -272,3 +273,9 @@ class AsyncJobQueue:
     resume_schedule = _verb(JobQueue.resume_schedule)
     schedules = _verb(JobQueue.schedules)
     retry_parked = _verb(JobQueue.retry_parked)
+    costs = _verb(JobQueue.costs)
+    tree_cost = _verb(JobQueue.tree_cost)
+    budgets = _verb(JobQueue.budgets)
+    set_budget = _verb(JobQueue.set_budget)
+    drop_budget = _verb(JobQueue.drop_budget)
+    set_job_budget = _verb(JobQueue.set_job_budget)
