@@ -66,6 +66,11 @@ class SharedBudgets:
         self._asked: list[Claim] = []
         self._begun = False
 
+    @property
+    def configured(self) -> tuple[Budget, ...]:
+        """The budgets of this worker's configuration."""
+        return self._configured
+
     def begin(self, c: Connection, now: int) -> bool:
         """A worker starts, perhaps with other budgets than the last: jobs that wait for one look again, once. Returns whether there were any."""
         if self._begun:
