@@ -328,10 +328,10 @@ class JobQueue(
                 with self._reader() as connection:
                     return why_waiting(connection, row)
             case JobState.WAITING_CHILDREN:
-                from . import family
+                from . import batches, family
 
                 with self._reader() as connection:
-                    return f"waits on {family.waits_on(connection, row)}"
+                    return f"waits on {family.waits_on(connection, row)}{batches.waits_in(connection, row.id)}"
             case JobState.DELAYED:
                 return f"not before {_when(row.run_at)}{reason}"
             case JobState.ACTIVE:

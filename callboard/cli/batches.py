@@ -8,7 +8,7 @@ from .options import config_options, json_option, open_queue, read_config
 from .text import count, duration, json_line
 
 if TYPE_CHECKING:
-    from callboard.persistence.batches import BatchInfo
+    from callboard.persistence.batches import BatchInfo, RequestInfo
 
 
 @click.command()
@@ -57,6 +57,21 @@ def batch_json(batch: "BatchInfo") -> dict[str, Any]:
         "polls": batch.polls,
         "reason": batch.reason,
         "error": batch.error,
+    }
+
+
+def request_json(request: "RequestInfo") -> dict[str, Any]:
+    """One request of a job that went with others, or waits to."""
+    return {
+        "step": request.step,
+        "state": request.state,
+        "batch": request.batch,
+        "job": request.job_id,
+        "kind": request.kind,
+        "provider": request.provider,
+        "batch_state": request.batch_state,
+        "provider_id": request.batch_id,
+        "error": request.error,
     }
 
 

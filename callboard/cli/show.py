@@ -26,6 +26,7 @@ def show(job_id: int, as_json: bool, config_path: str | None, database: str | No
 
 
 def _print_json(job: "Job") -> None:
+    from .batches import request_json
     from .family import family_json
     from .records import call_json, row_json, transition_json
     from .text import json_line
@@ -43,6 +44,7 @@ def _print_json(job: "Job") -> None:
         "transitions": [transition_json(transition) for transition in job.transitions()],
         "calls": [call_json(call) for call in job.calls()],
         "cost": _cost_json(job),
+        "batches": [request_json(request) for request in job.batches()],
     }
     click.echo(json_line(found, indent=2))
 
@@ -118,6 +120,9 @@ def _print_report(job: "Job") -> None:
         wide=5,
         title="timeline",
     )
+    for request in job.batches():
+        place = f"{request.kind} {request.batch} at {request.provider}, driven by job {request.job_id}"
+        out.print(plain(f"step {request.step}: {request.state} in {place} ({request.batch_state})"))
     calls = job.calls()
     if calls or family.below:
         out.print(f"\n{_cost_line(job)}")

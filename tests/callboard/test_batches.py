@@ -105,7 +105,8 @@ def test_while_it_waits_a_job_holds_no_runner_and_says_what_for(stage):
     (listed,) = stage.queue.batches()
     assert (listed.kind, listed.provider, listed.state, listed.requests) == ("batch", "sim", "submitted", 1)
     assert listed.members == {"sent": 1}
-    (told,) = stage.queue.batches_of(job)
+    assert f"batch {listed.id} at sim ({listed.batch_id}) is submitted, 1 requests" in job.why()
+    (told,) = job.batches()
     assert (told.step, told.batch, told.state) == ("chat", listed.id, "sent")
     stage.simulator.batches({"do": "end"})
     finish(stage, [job])
