@@ -20,7 +20,7 @@ class SimulatorConfig:
     - `models`: the model names it knows; none configured accepts any name.
     - `rpm`, `tpm`, `concurrency`: limits for each (API key, model). `tpm` is OpenAI's total, and Anthropic's input and output unless
       `input_tpm` or `output_tpm` says otherwise. None: no such limit, and no headers about it.
-    - `rpd`: Gemini's requests per day, a day being 1,440 windows.
+    - `rpd`: Gemini's requests per day, a day being 1,440 windows from midnight to midnight of the simulator's clock.
     - `window_seconds`: how long "a minute" lasts, for the limits and for the sliding windows of the statistics.
     - `latency`: seconds before the first byte of a completion. `tokens_per_second`: pace after that; None is as fast as it goes.
     - `default_max_tokens`: the limit of a request that names none.

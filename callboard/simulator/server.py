@@ -223,7 +223,7 @@ class SimulatorServer:
             return
         charges = wire.charges(call)
         tokens = sum(amount for name, amount in charges.items() if not name.startswith("requests"))
-        self._stats.attempted(account, tokens, now)
+        self._stats.attempted(account, tokens, now, charges)
         limits = self._limits_of(wire, account, now)
         rejection = limits.admit(charges, now)
         reported = wire.limit_headers(limits.levels(now), self._clock.now_ms())
@@ -240,7 +240,7 @@ class SimulatorServer:
             if output is not None and count:
                 at = self._clock.monotonic()
                 limits.charge(output, count, at)
-                self._stats.produced(account, count, at)
+                self._stats.produced(account, output, count, at)
 
         try:
             exchange.input_tokens = call.input_tokens
