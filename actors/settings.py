@@ -242,4 +242,5 @@ def route(settings: CompanySettings, model: str | None) -> Route:
         fallback=alias.fallback,
         fallback_on=frozenset(alias.fallback_on),
         charges_on_admission=provider_settings.wire in ("openai-chat", "openai-responses"),
+        wire=provider_settings.wire,
     )

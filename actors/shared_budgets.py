@@ -4,7 +4,6 @@ All in the transaction of the ledger's own write, and by what every worker of th
 """
 
 import logging
-from collections.abc import Mapping
 
 from ..persistence import budgets
 from ..persistence.budgets import Budget, Claim
@@ -20,38 +19,27 @@ KEPT_MS = 400 * 86_400_000
 
 
 def budgets_of(settings: CompanySettings) -> tuple[Budget, ...]:
-    """The configured budgets as the board knows them: models by `provider:model`, dollars in nano-dollars. Raises ValueError, by the field's name."""
-    return tuple(_budget(name, given, settings) for name, given in settings.budgets.items())
+    """The configured budgets as the board knows them. Raises ValueError as `budget_of` does."""
+    return tuple(budget_of(name, given, settings) for name, given in settings.budgets.items())
 
 
-def _budget(name: str, given: BudgetSettings, settings: CompanySettings) -> Budget:
+def budget_of(name: str, given: BudgetSettings, settings: CompanySettings) -> Budget:
+    """One of them: its model by `provider:model`, dollars in nano-dollars. Raises ValueError, whose sentence begins with the field's name."""
     scope, period = given.scope, given.period
     if scope == "day":
         scope, period = "all", "day"
-    selectors: Mapping[str, str | None] = {"tag": given.tag, "model": given.model, "provider": given.provider}
+    selectors = {"tag": given.tag, "model": given.model, "provider": given.provider}
     for field, value in selectors.items():
         if value is not None and field != scope:
-            raise ValueError(
-                f'{field} is what a budget of scope "{field}" is about, and this one has scope "{given.scope}"'
-            )
+            raise ValueError(f'{field} goes with scope = "{field}", and this budget has scope = "{given.scope}"')
     if given.provider is not None and given.provider not in settings.providers:
         raise ValueError(f"provider {given.provider!r} is not configured (known: {', '.join(settings.providers)})")
-    value = selectors.get(scope)
-    try:
-        if scope == "model" and value is not None:
-            where = route(settings, value)
-            value = f"{where.provider}:{where.name}"
-        if given.downgrade_to is not None:
-            field = "downgrade_to"
-            route(settings, given.downgrade_to)
-    except UnknownModelError as error:
-        raise ValueError(
-            f"{'model' if given.downgrade_to is None else 'downgrade_to or model'} leads nowhere: {error}"
-        ) from error
+    if given.downgrade_to is not None:
+        _routed("downgrade_to", given.downgrade_to, settings)
     return Budget(
         name=name,
         scope=scope,
-        value=value,
+        value=_routed("model", given.model, settings) if given.model is not None else selectors.get(scope),
         cost=None if given.dollars is None else round(given.dollars * budgets.NANO),
         tokens=given.tokens,
         period=period,
@@ -62,6 +50,14 @@ def _budget(name: str, given: BudgetSettings, settings: CompanySettings) -> Budg
     )
 
 
+def _routed(field: str, model: str, settings: CompanySettings) -> str:
+    try:
+        where = route(settings, model)
+    except UnknownModelError as error:
+        raise ValueError(f"{field} leads nowhere: {error}") from error
+    return f"{where.provider}:{where.name}"
+
+
 class SharedBudgets:
     """The configured budgets, and those on the board. For one thread."""
 
@@ -69,6 +65,11 @@ class SharedBudgets:
         self._configured = configured
         self._asked: list[Claim] = []
         self._begun = False
+
+    @property
+    def configured(self) -> tuple[Budget, ...]:
+        """The budgets of this worker's configuration."""
+        return self._configured
 
     def begin(self, c: Connection, now: int) -> bool:
         """A worker starts, perhaps with other budgets than the last: jobs that wait for one look again, once. Returns whether there were any."""

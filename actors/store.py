@@ -323,7 +323,7 @@ class StoreActor(Actor):
             case SaveDescription():
                 return self._limits.describe(c, message, self.now_ms())
             case AskCompany() | OrderBatch():
-                return batch_desk.answer(c, message, self.now_ms(), self.name)
+                return batch_desk.answer(c, message, self.now_ms(), self.name, self._budgets.configured)
             case _SettleMore():
                 return self._settle_more(c)
             case _:

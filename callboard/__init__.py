@@ -17,8 +17,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from callboard.actors.providers.model import Completion, Finish, Message, Request, Usage
+    from callboard.actors.providers.model import Completion, Embeddings, Finish, Message, Request, Tool, Usage
     from callboard.actors.providers.own import OwnProvider, ProviderFailed
+    from callboard.actors.providers.parts import Image, Text, ToolCall, ToolResult
+    from callboard.actors.runner.chat_data import InvalidDataError
     from callboard.actors.runner.context import AsyncJobContext, JobContext
     from callboard.actors.runner.effects import CallFailedError, JobInterrupted
     from callboard.config import Config, ConfigError, load_config
@@ -62,10 +64,13 @@ __all__ = [
     "Conversation",
     "ConversationNotFoundError",
     "DatabaseError",
+    "Embeddings",
     "Event",
     "Finish",
     "FlowJob",
     "HostTransactionError",
+    "Image",
+    "InvalidDataError",
     "InvalidJobError",
     "InvalidQueryError",
     "Job",
@@ -82,6 +87,10 @@ __all__ = [
     "ProviderFailed",
     "Request",
     "Supervisor",
+    "Text",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
     "Usage",
     "WaitTimeoutError",
     "WorkerProcess",
@@ -105,10 +114,13 @@ _HOME = {
     "Conversation": "persistence.queue_conversations",
     "ConversationNotFoundError": "persistence.errors",
     "DatabaseError": "persistence.errors",
+    "Embeddings": "actors.providers.model",
     "Event": "persistence.events",
     "Finish": "actors.providers.model",
     "FlowJob": "persistence.flow_plan",
     "HostTransactionError": "persistence.errors",
+    "Image": "actors.providers.parts",
+    "InvalidDataError": "actors.runner.chat_data",
     "InvalidJobError": "persistence.errors",
     "InvalidQueryError": "persistence.errors",
     "Job": "persistence.job",
@@ -125,6 +137,10 @@ _HOME = {
     "ProviderFailed": "actors.providers.own",
     "Request": "actors.providers.model",
     "Supervisor": "embedded",
+    "Text": "actors.providers.parts",
+    "Tool": "actors.providers.model",
+    "ToolCall": "actors.providers.parts",
+    "ToolResult": "actors.providers.parts",
     "Usage": "actors.providers.model",
     "WaitTimeoutError": "persistence.errors",
     "WorkerProcess": "process",

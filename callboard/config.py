@@ -44,6 +44,12 @@ BUILTIN_PROVIDERS: Mapping[str, Mapping[str, Any]] = {
         "base_url": "https://api.anthropic.com",
         "key_env": "ANTHROPIC_API_KEY",
     },
+    "gemini": {
+        "wire": "gemini",
+        "base_url": "https://generativelanguage.googleapis.com",
+        "key_env": "GEMINI_API_KEY",
+    },
+    "ollama": {"wire": "ollama", "base_url": "http://localhost:11434", "allow_private": True},
 }
 """Usable with no file. A `[providers.NAME]` of the same name changes single keys of these."""
 

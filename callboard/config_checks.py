@@ -37,6 +37,7 @@ def check_meaning(config: CompanySettings, where: Callable[[tuple[str, ...]], st
                 f"limits are given by provider, and {name!r} is none (known: {', '.join(config.providers)})",
                 did_you_mean(name, config.providers) or "limits of one model go into [models.ALIAS.limits]",
             )
+    _check_money(config, where)
     for job_type, handler in config.handlers.items():
         if not _HANDLER.fullmatch(handler):
             raise ConfigError(where(("handlers", job_type)), f'expected "package.module:function", not {handler!r}')
@@ -54,6 +55,27 @@ def check_meaning(config: CompanySettings, where: Callable[[tuple[str, ...]], st
             raise ConfigError(where(("groups",)), str(error)) from error
     if config.default_model is not None:
         check_model(config, config.default_model, where(("default_model",)))
+
+
+def _check_money(config: CompanySettings, where: Callable[[tuple[str, ...]], str]) -> None:
+    if config.prices.file is not None:
+        from callboard.actors.prices import PriceTableError, load_table
+
+        try:
+            load_table(config.prices.file)
+        except PriceTableError as error:
+            raise ConfigError(
+                where(("prices", "file")), str(error), "`callboard prices refresh --to FILE` writes one"
+            ) from error
+    for name, budget in config.budgets.items():
+        from callboard.actors.shared_budgets import budget_of
+
+        try:
+            budget_of(name, budget, config)
+        except ValueError as error:
+            field = str(error).partition(" ")[0]
+            path = ("budgets", name, field) if field in budget.__struct_fields__ else ("budgets", name)
+            raise ConfigError(where(path), str(error)) from error
 
 
 def check_model(config: CompanySettings, model: str, where: str) -> None:

@@ -39,7 +39,11 @@ class TestProvider:
         self.simulator = simulator
 
     def replies(self, contains: str, text: str, *, times: int | None = None) -> None:
-        """Answer prompts that contain `contains` with `text`, `times` times (None: always). Earlier scripts go first."""
+        """Answer prompts that contain `contains` with `text`, `times` times (None: always). Earlier scripts go first.
+
+        Without a script, a request with a schema is answered by an instance of it, and `call NAME {"a": 1}` in a prompt has the model ask for
+        that tool (docs/simulator.md).
+        """
         self.simulator.faults(
             {"match": {"contains": contains}, "times": times, "fault": {"kind": "reply", "text": text}}
         )
@@ -51,8 +55,17 @@ class TestProvider:
 
     @property
     def prompts(self) -> list[str]:
-        """The text of the last message of every request, in the order they came."""
-        return [entry["body"]["messages"][-1]["content"] for entry in self.simulator.journal()]
+        """The text of the last message of every request, in the order they came; of an embedding its texts, a line each."""
+        return [_asked(entry["body"]) for entry in self.simulator.journal()]
+
+
+def _asked(body: dict[str, Any]) -> str:
+    given = body["messages"][-1]["content"] if "messages" in body else body["input"]
+    if isinstance(given, str):
+        return given
+    return "\n".join(
+        one if isinstance(one, str) else one["text"] for one in given if isinstance(one, str) or "text" in one
+    )
 
 
 @pytest.fixture

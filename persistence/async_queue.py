@@ -158,9 +158,11 @@ class AsyncJob:
     retry = _of_job(Job.retry)
     transitions = _of_job(Job.transitions)
     calls = _of_job(Job.calls)
+    batches = _of_job(Job.batches)
     chunks = _of_job(Job.chunks)
     why = _of_job(Job.why)
     family = _of_job(Job.family)
+    tree_cost = _of_job(Job.tree_cost)
 
 
 class AsyncJobQueue:
@@ -263,6 +265,8 @@ class AsyncJobQueue:
     pause = _verb(JobQueue.pause)
     resume = _verb(JobQueue.resume)
     queues = _verb(JobQueue.queues)
+    batches = _verb(JobQueue.batches)
+    batches_of = _verb(JobQueue.batches_of)
     repair = _verb(JobQueue.repair)
     clean = _verb(JobQueue.clean)
     conversations = _verb(JobQueue.conversations)
@@ -272,3 +276,9 @@ class AsyncJobQueue:
     resume_schedule = _verb(JobQueue.resume_schedule)
     schedules = _verb(JobQueue.schedules)
     retry_parked = _verb(JobQueue.retry_parked)
+    costs = _verb(JobQueue.costs)
+    tree_cost = _verb(JobQueue.tree_cost)
+    budgets = _verb(JobQueue.budgets)
+    set_budget = _verb(JobQueue.set_budget)
+    drop_budget = _verb(JobQueue.drop_budget)
+    set_job_budget = _verb(JobQueue.set_job_budget)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from . import batches, flows, ledger
+from . import batches, budgets, flows, ledger
 from .batches import BatchRow
+from .budgets import Budget
 from .engine import Connection
 from .json_text import dumps, loads
 from .model import CallOutcome, Lease
@@ -126,7 +127,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Intend:
-    """Commit for some members that their requests are about to leave. Results in how many; 0: all have been."""
+    """Commit for some members that their requests are about to leave. Results in how many were looked at; 0: all have been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +215,10 @@ Order = (
 )
 
 
-def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str) -> Any:
+def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str, configured: Sequence[Budget] = ()) -> Any:
     """Write an order of a driving job whose lease stands (these, and those of `group_orders`), and return its result.
 
-    A job that drives nothing gets None from all of them.
+    A job that drives nothing gets None from all of them. `configured`: the budgets that its members count in, beside those of the board.
     """
     rows = c.run(_BATCH, {"driver": lease.job_id})
     if not rows:
@@ -238,7 +239,7 @@ def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str) -> An
         case Move():
             return move_on(c, batch, order, now)
         case Intend():
-            return _intend(c, batch, now)
+            return _intend(c, batch, now, actor, configured)
         case Create():
             c.change(_SENT, {"batch": batch.id})
             return move_on(c, batch, Move(state="creating"), now)
@@ -267,7 +268,7 @@ def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str) -> An
             return move_on(c, batch, Move(state="failed"), now)
     from . import group_orders
 
-    return group_orders.perform(c, batch, order, now, actor)
+    return group_orders.perform(c, batch, order, now, actor, configured)
 
 
 def member_of(row: Sequence[Any]) -> Member:
@@ -301,9 +302,15 @@ def move_on(c: Connection, batch: BatchRow, move: Move, now: int) -> BatchRow:
     return batches.batch_of(c.run(_BATCH, {"driver": batch.job_id})[0])
 
 
-def _intend(c: Connection, batch: BatchRow, now: int) -> int:
+def _intend(c: Connection, batch: BatchRow, now: int, actor: str, configured: Sequence[Budget]) -> int:
+    """Whoever does not fit its budgets leaves: what is done about that is decided when it asks by itself."""
     rows = c.run(_UNINTENDED, {"batch": batch.id, "limit": PER_ORDER})
     for request, job_id, step, _, fingerprint, limit_key, tokens, reserved_cost, provider_model in rows:
+        called = {"provider": batch.provider, "model": provider_model, "now": now}
+        asked = budgets.claims(c, configured, job_id=job_id, amount=reserved_cost, tokens=tokens, **called)
+        if (refusal := budgets.check(c, asked, **called)) is not None:
+            tell(c, batch, request, "left", {"class": "budget", "message": refusal.reason}, now, actor)
+            continue
         params = {
             "job_id": job_id,
             "step": step,
@@ -317,6 +324,7 @@ def _intend(c: Connection, batch: BatchRow, now: int) -> int:
         }
         call_id = c.run(_INTENT, params)[0][0]
         c.change(_INTENDED, {"request": request, "call_id": call_id})
+        budgets.reserve(c, asked, call_id, now)
     return len(rows)
 
 

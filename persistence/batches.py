@@ -301,6 +301,19 @@ def requests_of(c: Connection, job_id: int) -> list[RequestInfo]:
     ]
 
 
+def waits_in(c: Connection, job_id: int) -> str:
+    """The batches that a job's requests wait in, as the end of a sentence; empty if there are none."""
+    found = {}
+    for request in requests_of(c, job_id):
+        if request.state in ("waiting", "sent"):
+            name = f" ({request.batch_id})" if request.batch_id else ""
+            found[request.batch] = (
+                f"; {request.kind} {request.batch} at {request.provider}{name} is {request.batch_state},"
+                f" {request.requests} requests, driven by job {request.job_id}"
+            )
+    return "".join(found.values())
+
+
 def batch_of(row: Iterable[Any]) -> BatchRow:
     """A row of `llm_batches`."""
     values = dict(zip(BatchRow.__dataclass_fields__, row, strict=True))

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import batch_orders, batches
+from . import batch_orders, batches, budgets
+from .batch_orders import Member
 from .batches import BatchRow, NewRequest
+from .budgets import Budget
 from .engine import Connection
 from .json_text import dumps, loads
 from .sql import Prepared
@@ -68,16 +70,16 @@ class ShareOut:
     parts: Sequence[Part]
 
 
-def perform(c: Connection, batch: BatchRow, order: Any, now: int, actor: str) -> Any:
-    """Write an order of the job that drives this group, and return its result."""
+def perform(c: Connection, batch: BatchRow, order: Any, now: int, actor: str, configured: Sequence[Budget] = ()) -> Any:
+    """Write an order of the job that drives this group, and return its result. `configured`: budgets, as in `batch_orders`."""
     match order:
         case ListAlike(kind, limit):
             rows = c.run(_ALIKE, {"batch": batch.id, "type": kind, "now": now, "limit": limit})
             return [Alike(job_id, model, loads(data), options) for job_id, model, data, options, _ in rows]
         case Adopt(requests):
             return sum(_adopt(c, batch, job_id, new, now, actor) for job_id, new in requests)
-        case ShareOut(step, parts):
-            return _share_out(c, batch, step, parts, now, actor)
+        case ShareOut():
+            return _share_out(c, batch, order, now, actor, configured)
     raise TypeError(f"not an order of a driving job: {order!r}")
 
 
@@ -89,13 +91,15 @@ def _adopt(c: Connection, batch: BatchRow, job_id: int, new: NewRequest, now: in
     return 1
 
 
-def _share_out(c: Connection, batch: BatchRow, step: str, parts: Sequence[Part], now: int, actor: str) -> None:
-    rows = c.run(_GROUP_CALL, {"driver": batch.job_id, "step": step})
+def _share_out(
+    c: Connection, batch: BatchRow, order: ShareOut, now: int, actor: str, configured: Sequence[Budget]
+) -> None:
+    rows = c.run(_GROUP_CALL, {"driver": batch.job_id, "step": order.step})
     if not rows:  # shared out before
         return
     call_id, tokens, cost = rows[0]
     there = []  # but for those whose jobs were deleted
-    for part in parts:
+    for part in order.parts:
         there += [
             (part, batch_orders.member_of(row)) for row in c.run(_MEMBER, {"batch": batch.id, "request": part.request})
         ]
@@ -114,9 +118,37 @@ def _share_out(c: Connection, batch: BatchRow, step: str, parts: Sequence[Part],
         kept = c.run(_SHARE, params)
         if kept:
             c.change(_COMPLETION, {"call_id": kept[0][0], "completion": dumps(part.completion)})
+            _count(c, batch, member, kept[0][0], paid, share, now, configured)
         batch_orders.tell(c, batch, member.id, "done", None, now, actor)
     c.change(_SHARED_OUT, {"call_id": call_id})
     c.change(_FORGET_ANSWER, {"call_id": call_id})
+
+
+def _count(
+    c: Connection,
+    batch: BatchRow,
+    member: Member,
+    call_id: int,
+    paid: int | None,
+    tokens: int,
+    now: int,
+    configured: Sequence[Budget],
+) -> None:
+    """Put a member's share into the budgets of its own; those of provider, model and day have the group's call already."""
+    claims = budgets.claims(
+        c,
+        configured,
+        job_id=member.job_id,
+        provider=batch.provider,
+        model=str(member.request.get("model")),
+        amount=paid,
+        tokens=tokens,
+        now=now,
+    )
+    own = [claim for claim in claims if claim.budget.scope in ("job", "tag", "tree")]
+    if own:
+        budgets.reserve(c, own, call_id, now)
+        budgets.settle(c, call_id)
 
 
 def shares(total: int, weights: Sequence[int]) -> list[int]:

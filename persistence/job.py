@@ -9,6 +9,8 @@ from .model import CallRecord, Chunk, JobRow, Transition
 from .watching import looks
 
 if TYPE_CHECKING:
+    from .batches import RequestInfo
+    from .costs import TreeCost
     from .family import Family
     from .job_queue import JobQueue
 
@@ -167,6 +169,14 @@ class Job:
     def calls(self) -> list[CallRecord]:
         """The job's calls in the ledger, oldest first."""
         return self._queue.calls(self._id)
+
+    def batches(self) -> "list[RequestInfo]":
+        """The job's requests that went with others, or wait to, oldest first: the step, and the batch it is in."""
+        return self._queue.batches_of(self._id)
+
+    def tree_cost(self) -> "TreeCost":
+        """What the job and everything that it created has cost."""
+        return self._queue.tree_cost(self._id)
 
     def chunks(self) -> list[Chunk]:
         """All text of all attempts, oldest first."""

@@ -14,6 +14,7 @@ from .job import Job
 from .lifecycle import JobState
 from .model import CallRecord, Chunk, JobOptions, JobRow, Transition, UsageTotals
 from .new_job import NewJob, as_new_job, rows_of
+from .queue_batches import QueueBatches
 from .queue_control import QueueControl
 from .queue_conversations import QueueConversations
 from .queue_events import QueueEvents
@@ -48,6 +49,7 @@ _Rows = list[JobRow]  # `list` is a method below
 
 
 class JobQueue(
+    QueueBatches,
     QueueControl,
     QueueConversations,
     QueueEvents,
@@ -326,10 +328,10 @@ class JobQueue(
                 with self._reader() as connection:
                     return why_waiting(connection, row)
             case JobState.WAITING_CHILDREN:
-                from . import family
+                from . import batches, family
 
                 with self._reader() as connection:
-                    return f"waits on {family.waits_on(connection, row)}"
+                    return f"waits on {family.waits_on(connection, row)}{batches.waits_in(connection, row.id)}"
             case JobState.DELAYED:
                 return f"not before {_when(row.run_at)}{reason}"
             case JobState.ACTIVE:

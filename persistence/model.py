@@ -113,7 +113,7 @@ class ClaimedJob:
 
 
 class Batched(NamedTuple):
-    """What became of a step that was in batches and has no answer: in how many, whether it left one for its deadline, and why it was refused."""
+    """What became of a step that was in batches and has no answer: in how many, whether it left one (for its deadline, or a budget), and why it was refused."""
 
     rounds: int
     late: bool

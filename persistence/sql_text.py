@@ -55,7 +55,7 @@ SELECT fingerprint FROM llm_batch_requests WHERE id = :request
 DELETE FROM llm_call_completions WHERE call_id = :call_id
 """,
     "batches.GROUP_CALL": """
-SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(output_visible, 0), cost
+SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0), cost
     FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed' AND origin IS NOT 'group'
 """,
     "batches.GROW": """
@@ -175,7 +175,8 @@ INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, mode
     RETURNING id
 """,
     "batches.SHARED_OUT": """
-UPDATE llm_calls SET input_uncached = 0, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group' WHERE id = :call_id
+UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NULL, output_visible = NULL, output_reasoning = NULL, cache_write_1h = NULL, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group'
+    WHERE id = :call_id
 """,
     "batches.SUPERSEDE": """
 UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')
@@ -1148,6 +1149,9 @@ SELECT sums.requests, sums.input, sums.output, sums.total,
 UPDATE llm_limit_usage SET requests = max(0, requests - :requests), input = max(0, input - :input),
         output = max(0, output - :output), total = max(0, total - :total)
     WHERE "key" = :key AND slot = :slot AND owner = :owner
+""",
+    "limits.USED": """
+SELECT "key", sum(requests), sum(input), sum(output), sum(total) FROM llm_limit_usage WHERE slot > :now AND slot < 9007199254740992 GROUP BY "key"
 """,
     "limits.USE_KEY": """
 INSERT INTO llm_limit_keys ("key", first_used_at, at) VALUES (:key, :now, :now) ON CONFLICT DO NOTHING

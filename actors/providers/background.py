@@ -49,6 +49,7 @@ class BackgroundConversation(Conversation):
     _handle: Handle | None = None
     _key: Secret | None = None
     _looks = False
+    _broke = False
 
     async def _ask(self, key: Secret | None) -> Answer | CallError:
         self._key, self._handle = key, self.call.handle
@@ -66,6 +67,8 @@ class BackgroundConversation(Conversation):
             outcome = await self._follow(self._handle)
             if self._position != position:
                 position, tries = self._position, 0
+            elif not self._broke and isinstance(outcome, CallError) and outcome.kind is ErrorClass.TRUNCATED:
+                break  # a stream that ends at once and in good order has nothing more to tell
         if self._lost_sight(outcome) and self._handle is not None:
             outcome = await self._look(self._handle)
         if isinstance(outcome, CallError) and self._handle is not None:
@@ -130,12 +133,16 @@ class BackgroundConversation(Conversation):
 
     async def _another(self, built: HttpRequest) -> Answer | CallError:
         """Send a further request about the call."""
-        limits, self._reply = self._limits, None
+        limits, self._reply, self._broke = self._limits, None, False
         self._body.clear()
         self._sending = Sending()
         outcome = await self._exchange(built)
         self._limits = self._limits or limits
         return outcome
+
+    def _lost(self, error: Exception) -> Completion | CallError:
+        self._broke = True
+        return super()._lost(error)
 
     def _lost_sight(self, outcome: Answer | CallError) -> bool:
         """Whether the call goes on at the provider and only our view of it is lost."""

@@ -18,8 +18,8 @@ from .http1 import BadReplyError, ReplyParser
 from .network import CheckedNetwork, NetworkStream
 from .transport import Sending
 
-CONNECT_TIMEOUT = 10.0
-WRITE_TIMEOUT = 30.0
+TIMEOUTS: dict[str, float | None] = {"connect": 10.0, "write": 30.0, "read": None, "pool": None}
+"""Seconds, as httpx names them. How long an answer may take is the caller's business."""
 KEEPALIVE = 15.0
 """Seconds an idle connection is kept. Short, because a request that meets a dying connection has an unknown outcome."""
 READ_BYTES = 256 * 1024
@@ -70,7 +70,7 @@ class DirectClient:
             stream = await self._connect() if taken is None else taken
             sending.started = True
             with suppress(httpcore.WriteError):  # it may have refused, and closed, what it did not read to its end
-                await stream.write(data, WRITE_TIMEOUT)
+                await stream.write(data, TIMEOUTS["write"])
             parser = ReplyParser()
             while True:
                 read = await stream.read(READ_BYTES)
@@ -117,9 +117,9 @@ class DirectClient:
         return None
 
     async def _connect(self) -> NetworkStream:
-        stream = await self._network.connect_tcp(self._host, self._port, CONNECT_TIMEOUT)
+        stream = await self._network.connect_tcp(self._host, self._port, TIMEOUTS["connect"])
         if self._tls is not None:
-            await stream.start_tls(self._tls, self._host, CONNECT_TIMEOUT)
+            await stream.start_tls(self._tls, self._host, TIMEOUTS["connect"])
         return stream
 
     def _head(self, request: HttpRequest) -> bytes:

@@ -15,12 +15,12 @@ import httpcore
 import httpx
 
 from .adapter import HttpRequest
-from .direct import CONNECT_TIMEOUT, KEEPALIVE, WRITE_TIMEOUT, DirectBody, DirectClient, mapped
+from .direct import KEEPALIVE, TIMEOUTS, DirectBody, DirectClient, mapped
 from .network import CheckedNetwork, NetworkStream
 from .transport import Sending
-from .urls import check_base_url
+from .urls import UnsafeURLError, check_base_url
 
-_TIMEOUTS = {"connect": CONNECT_TIMEOUT, "write": WRITE_TIMEOUT, "read": None, "pool": None}
+_TIMEOUTS = TIMEOUTS
 
 
 @functools.cache
@@ -121,6 +121,9 @@ class StackTransport(httpx.AsyncBaseTransport):
         self._origin = httpcore.Origin(url.raw_scheme, url.raw_host, port)
         self._tls = tls
         self._proxy = None if proxy is None else httpx.Proxy(proxy)
+        # Through a proxy, what is written before TLS stands to the provider is for the proxy alone.
+        to_proxy = self._proxy is not None and self._proxy.url.scheme == "https"
+        self._handshakes = 0 if self._proxy is None else (self._tls is not None) + to_proxy
         self._network = network
         self._idle: list[_Slot] = []
 
@@ -179,7 +182,7 @@ class StackTransport(httpx.AsyncBaseTransport):
             if slot.reusable():
                 return slot
             slot.drop()
-        slot = _Slot(self._network)
+        slot = _Slot(self._network, self._handshakes)
         if self._proxy is None:
             slot.connection = httpcore.AsyncHTTPConnection(
                 self._origin, ssl_context=self._tls, keepalive_expiry=KEEPALIVE, network_backend=slot
@@ -192,10 +195,11 @@ class StackTransport(httpx.AsyncBaseTransport):
 class _Slot(httpcore.AsyncNetworkBackend):
     """One connection (behind a proxy: a pool of one), and the way it connects, so that its writes can be noticed."""
 
-    def __init__(self, network: CheckedNetwork) -> None:
+    def __init__(self, network: CheckedNetwork, handshakes: int) -> None:
         self.connection: Any = None
         self.sending: Sending | None = None
         self._network = network
+        self._handshakes = handshakes
         self._stream: NetworkStream | None = None
 
     async def connect_tcp(
@@ -225,7 +229,7 @@ class _Slot(httpcore.AsyncNetworkBackend):
             self._stream.abort()
 
     def _note_write(self) -> None:
-        if self.sending is not None:
+        if self.sending is not None and self._stream is not None and self._stream.handshakes >= self._handshakes:
             self.sending.started = True
 
 
@@ -269,7 +273,12 @@ def _through_proxy(proxy: httpx.Proxy, tls: ssl.SSLContext | None, slot: _Slot) 
         "network_backend": slot,
     }
     if proxy.url.scheme.startswith("socks5"):
-        return httpcore.AsyncSOCKSProxy(**common)
+        try:
+            return httpcore.AsyncSOCKSProxy(**common)
+        except (ImportError, RuntimeError) as error:
+            raise UnsafeURLError(
+                "proxy: a SOCKS proxy needs the package socksio, which is not here; run: pip install 'httpx[socks]'"
+            ) from error
     if proxy.url.scheme == "https":
         common["proxy_ssl_context"] = shared_tls_context()
     return httpcore.AsyncHTTPProxy(**common)

@@ -24,6 +24,8 @@ class NetworkStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def __init__(self) -> None:
         self.on_write: Callable[[], None] | None = None
+        self.handshakes = 0
+        """How many TLS handshakes are done: behind a proxy that is reached by TLS itself, there are two."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -138,6 +140,7 @@ class NetworkStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if upgraded is None:
             raise httpcore.ConnectError(f"TLS handshake with {server_hostname}: connection closed")
         self._transport = upgraded
+        self.handshakes += 1
         return self
 
     @property

@@ -265,6 +265,12 @@ def _full(said: str) -> bool:
     return "enqueued token limit" in said or "token_limit_exceeded" in said
 
 
+def _failure(errors: list[dict[str, Any]]) -> ErrorClass:
+    """Return what a refused batch died of: money and keys are another matter than its lines."""
+    kinds = {classify_error(400, {}, parse_error(one), at_ms=0, http=400, request_id=None).kind for one in errors}
+    return next((kind for kind in (ErrorClass.QUOTA, ErrorClass.AUTH) if kind in kinds), ErrorClass.INVALID)
+
+
 def _tagged(operation: FindBatch, listed: list[dict[str, Any]]) -> list[BatchStatus]:
     return [
         _status(str(one["id"]), one)
@@ -288,7 +294,7 @@ def _status(batch_id: str, data: dict[str, Any]) -> BatchStatus:
         if results:  # it failed on the way: what was done is there and paid for
             phase = BatchPhase.ENDED
         said = said or "the provider refused the batch and did not say why"
-        failure = ErrorClass.RATE if _full(json.dumps(errors)) else ErrorClass.INVALID
+        failure = ErrorClass.RATE if _full(json.dumps(errors)) else _failure(errors)
     return BatchStatus(
         batch_id=batch_id,
         phase=phase,

@@ -62,6 +62,9 @@ SHORTEST_TIMER = 0.001
 """Seconds. A forecast may fall short by the rounding of a float; the next look must not come at the same instant."""
 
 
+LONGEST_SLOT = 4096.0
+"""Seconds; a power of two that no slot of a window is longer than. Small, so that a float keeps its precision."""
+
 LOOK_AT_OTHERS = 0.25
 """Seconds between two looks at what other workers did, while somebody waits for it."""
 
@@ -131,8 +134,8 @@ class RateLimiterActor(Actor):
 
     def on_start(self) -> None:
         """Ask how the key stands: at once in the first life, in later ones when the last grants of the life before are in the database."""
-        # The limiter's clock stands where the calendar does, so that its slots of time are those of the database.
-        self._axis = self.now_ms() / 1000 - self.monotonic()
+        # The slots of the limiter's clock begin when those of the calendar do, by which the database goes.
+        self._axis = (self.now_ms() / 1000 - self.monotonic()) % LONGEST_SLOT
         if self.generation > 1:
             self.after(self._max_delivery, _AskStore())
         else:
@@ -285,7 +288,7 @@ class RateLimiterActor(Actor):
 
     def _report(self, now: float) -> float:
         """Tell the dispatcher how the key stands if that has changed; return when to look again (infinity: not by time alone)."""
-        if now - self._looked_at < REPORT_INTERVAL:
+        if now - self._looked_at < REPORT_INTERVAL - SHORTEST_TIMER:
             return self._looked_at + REPORT_INTERVAL
         self._looked_at = now
         headroom = self._limiter.headroom(now, self._park_after)

@@ -157,7 +157,10 @@ class Dimensions:
         self._first_used_ms = picture.first_used_ms
         self.set_factor(picture.factor, picture.factor_at_ms, now)
         for place, window in enumerate(self._windows):
-            window.learn(self._lapses(picture.others, place, now), self._lapses(picture.own, place, now), now)
+            own = self._lapses(picture.own, place, now)
+            if first:
+                window.adopt(own, now)
+            window.learn(self._lapses(picture.others, place, now), own, now)
         if self._days is not None:
             for day in picture.days:
                 self._days.learn(day, own=first)

@@ -89,6 +89,12 @@ class Window:
         if amount > entry.amount:
             self._hold(counted_now, amount - entry.amount)
 
+    def adopt(self, charges: Iterable[tuple[float, int]], now: float) -> None:
+        """Hold what an earlier life of the limiter was charged, as (when it lapses, amount)."""
+        self._advance(now)
+        for slot, amount in self._slots(charges):
+            self._hold(slot, amount)
+
     def learn(self, others: Iterable[tuple[float, int]], own: Iterable[tuple[float, int]], now: float) -> None:
         """Take over what the database says of other workers' charges, and of our own, as (when it lapses, amount); the last word on both.
 

@@ -125,7 +125,7 @@ class Dialogue:
     def _order(self, covers: list[int]) -> dict[str, Any]:
         """The data of the job that summarises what was cut: the summary before it included, so that each stands for all of the past."""
         told = [] if self._summary is None else [f"Earlier summary:\n{self._summary.content}"]
-        told += [f"{entry.role}:\n{_text(entry.content)}" for entry in self._dropped if entry.id is not None]
+        told += [f"{entry.role}:\n{in_words(entry.content)}" for entry in self._dropped if entry.id is not None]
         return {
             "system": SUMMARY_SYSTEM,
             "prompt": "\n\n".join(told),
@@ -236,8 +236,8 @@ def _message(entry: Entry) -> Message:
     return Message(entry.role, entry.content)
 
 
-def _text(content: Any) -> str:
-    """A message in words, for the one who sums it up."""
+def in_words(content: Any) -> str:
+    """A message in words, for the one who sums it up, and for people."""
     if not isinstance(content, tuple):
         return content if isinstance(content, str) else repr(content)
     told = []

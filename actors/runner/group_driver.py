@@ -11,7 +11,7 @@ from typing import Any
 from ...persistence.batch_orders import Divide, LetDivided, ListMembers, Load, Member, Move, Refuse, Seal
 from ...persistence.batches import BatchRow, NewRequest
 from ...persistence.claims import read_options
-from ...persistence.group_orders import Adopt, Alike, ListAlike, Part, ShareOut
+from ...persistence.group_orders import Adopt, Alike, ListAlike, Part, ShareOut, shares
 from ...persistence.model import CallOutcome, ClaimedJob
 from ..providers.model import EmbeddingRequest, Embeddings, ErrorClass, Usage
 from ..settings import CompanySettings, UnknownModelError, route
@@ -72,12 +72,12 @@ def drive_group(job: ClaimedJob, settings: CompanySettings) -> Driving:
 
 
 def parts_of(members: list[Member], requests: list[EmbeddingRequest], found: Embeddings) -> list[Part]:
-    """What each member is answered, as if it had been asked for alone. Usage is told by weight, and booked to the last token. Pure."""
+    """What each member is answered, as if it had been asked for alone; its usage is its share, as it is booked. Pure."""
     parts, place = [], 0
     weights = [max(1, member.tokens) for member in members]
-    whole = sum(weights)
-    for member, request, weight in zip(members, requests, weights, strict=True):
-        usage = None if found.usage is None else Usage(input_uncached=round(found.usage.total * weight / whole))
+    used = shares(0 if found.usage is None else found.usage.total, weights)
+    for member, request, weight, share in zip(members, requests, weights, used, strict=True):
+        usage = None if found.usage is None else Usage(input_uncached=share)
         own = Embeddings(
             vectors=found.vectors[place : place + len(request.inputs)],
             usage=usage,

@@ -32,6 +32,8 @@ class LazyGroup(click.Group):
         "queues": ("queues:queues", "List queues and their jobs by state."),
         "pause": ("queues:pause", "Start no more jobs of a queue."),
         "resume": ("queues:resume", "Start jobs of a paused queue again."),
+        "batches": ("batches:batches", "List requests that go out together."),
+        "limits": ("limits:limits", "Show what is used of each limit, what is on hold, who waits."),
         "stats": ("stats:stats", "Count jobs, tokens and cost."),
         "costs": ("costs:costs", "What calls have cost, by model, tag, day, job, …"),
         "budgets": ("costs:budgets", "How much may still be spent."),

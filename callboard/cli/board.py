@@ -28,6 +28,10 @@ _HELD = Prepared.of(f"""
     SELECT held_by, count(*), max(held_until) FROM llm_jobs
     WHERE state = 'waiting' AND held_until > :now AND id IN {_MANY} GROUP BY held_by ORDER BY 2 DESC LIMIT 1
     """)
+_HELD_FOR = Prepared.of(f"""
+    SELECT count(*) FROM llm_jobs WHERE state = 'waiting' AND held_by = :held_by AND held_until > :until AND id IN {_MANY}
+    """)
+_COMPLETED_KEYS = Prepared.of(f"SELECT key FROM llm_jobs WHERE key IN {_MANY} AND state = 'completed'")
 _OLDEST = Prepared.of("SELECT min(created_at) FROM llm_jobs WHERE state = 'waiting'")
 _ENDED_SINCE = Prepared.of(
     "SELECT to_state, count(*) FROM llm_job_transitions WHERE id > :first AND at > :since AND to_state IN ('completed', 'failed') GROUP BY 1"
@@ -93,6 +97,15 @@ class Board:
         """Find the limit that holds most of these jobs: its reason, how many it holds, and until when at the latest."""
         rows = self._connection.run(_HELD, {"ids": json.dumps(list(ids)), "now": now})
         return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
+
+    def held_for(self, ids: Iterable[int], held_by: str, until: int) -> int:
+        """Count those of these jobs that this holds for longer than until then (epoch milliseconds)."""
+        params = {"ids": json.dumps(list(ids)), "held_by": held_by, "until": until}
+        return int(self._connection.run(_HELD_FOR, params)[0][0])
+
+    def completed_keys(self, keys: Iterable[str]) -> set[str]:
+        """Which of these keys have a completed job."""
+        return {key for (key,) in self._connection.run(_COMPLETED_KEYS, {"ids": json.dumps(list(keys))})}
 
     def oldest_waiting(self) -> int | None:
         """Say since when the oldest waiting job has been on the board, in epoch milliseconds."""

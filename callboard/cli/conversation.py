@@ -1,6 +1,7 @@
 """`callboard conversation`: what was said, and branching off from it."""
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -59,7 +60,7 @@ def show(name: str, as_json: bool, config_path: str | None, database: str | None
             click.echo(json_line({**asdict(message), "at": iso(message.at)}))
             continue
         content = message.content
-        text = content if isinstance(content, str) else json_line(content)
+        text = content if isinstance(content, str) else _told(content)
         if message.role == "summary":
             first, last = content["covers"]
             text = f"(of messages {first} to {last}) {content['text']}"
@@ -67,6 +68,17 @@ def show(name: str, as_json: bool, config_path: str | None, database: str | None
         click.echo(
             f"[{message.id}] {plain(message.role)}, turn {message.turn}{by}, {moment(message.at)}\n{plain(text)}\n"
         )
+
+
+def _told(content: Any) -> str:
+    """A message of parts in words; what another program wrote there and is none, as JSON."""
+    from callboard.actors.providers.parts import content_from_json
+    from callboard.actors.runner.dialogue import in_words
+
+    try:
+        return in_words(content_from_json(content))
+    except ValueError:
+        return json_line(content)
 
 
 @conversation.command()

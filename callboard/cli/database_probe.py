@@ -4,11 +4,15 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from callboard.config import Config
 from callboard.persistence.errors import DatabaseError, DatabaseTooOldError
 
 from .probes import FAIL, OK, WARN, Finding
+
+if TYPE_CHECKING:
+    from callboard.persistence.engine import Connection
 
 _AREA = "database"
 
@@ -67,8 +71,10 @@ def _examine_contents(config: Config) -> Iterator[Finding]:
         with JobQueue(database) as queue:
             problems = queue.check()
         yield from (Finding(_AREA, FAIL, problem, "restore a copy, or report this") for problem in problems)
-        with database.connect() as connection, connection.write():
-            pass
+        with database.connect() as connection:
+            with connection.write():
+                pass
+            yield from _examine_holds(connection)
     except DatabaseError as error:
         yield Finding(_AREA, FAIL, str(error))
     else:
@@ -76,3 +82,19 @@ def _examine_contents(config: Config) -> Iterator[Finding]:
             yield Finding(_AREA, OK, f"{database.name}: sound and writable")
     finally:
         database.close()
+
+
+def _examine_holds(connection: "Connection") -> Iterator[Finding]:
+    """Keys that wait for a person: their jobs are paused, and nobody pays for them."""
+    from callboard.persistence.limits import holds
+
+    from .records import now_ms
+
+    for hold in holds(connection):
+        if hold.kind in ("auth", "quota") and hold.until > now_ms():
+            yield Finding(
+                f"limits {hold.key}",
+                FAIL,
+                f"on hold ({hold.kind}): {hold.reason}",
+                f"see to the account and its key, then `callboard limits --resume {hold.key}`",
+            )

@@ -7,7 +7,7 @@ import click
 
 from callboard.actors.providers.settings import ProviderLoadError, ProviderSettings
 from callboard.actors.settings import route
-from callboard.config import AUTO, Config, ConfigError, load_config, unknown_variables
+from callboard.config import AUTO, BUILTIN_PROVIDERS, Config, ConfigError, load_config, unknown_variables
 
 from .options import config_options, json_option
 from .probes import FAIL, INFO, OK, WARN, Finding
@@ -70,6 +70,9 @@ def examine(config_path: str | None, database: str | None, *, offline: bool) -> 
             continue
         if provider.base_url == AUTO:
             yield Finding(area, OK, "the simulator: the worker starts it, nothing is needed")
+            continue
+        if name in BUILTIN_PROVIDERS and name not in used and not (provider.key_env or provider.key_file):
+            yield Finding(area, INFO, f"not asked; needed only for models of {name}")
             continue
         key_finding, key = examine_key(provider, needed=name in used)
         if key_finding is not None:

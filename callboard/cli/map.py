@@ -13,6 +13,7 @@ import click
 
 from callboard.config_checks import check_model
 
+from .asked import chat_fields, effort_option, schema_option
 from .errors import InputError
 from .options import config_options, read_config
 from .rows import STDIN, BadRow, Naming, Row, Template, read_rows
@@ -27,11 +28,23 @@ from .rows import STDIN, BadRow, Naming, Row, Template, read_rows
     "--model", help="An alias, or provider:model. Default: default_model, which is the simulator's unless configured."
 )
 @click.option(
-    "-o", "--output", metavar="FILE", help="Write the results there, JSON lines in the rows' order. - is stdout."
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Write the results there in the rows' order: JSON lines, or CSV if its name ends so. - is stdout.",
 )
 @click.option("--max-output", type=click.IntRange(1), help="Tokens of one answer, at most.")
+@schema_option
+@effort_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many rows.")
 @click.option("--runners", type=click.IntRange(1, 1000), help="At most this many calls at once.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0),
+    metavar="DOLLARS",
+    help="Stop before all runs of this cost more. Hard: every worker keeps to it.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask, even where it costs money.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: one is running on this database.")
 @click.option("--retry-failed", is_flag=True, help="Try rows again that failed or were cancelled in an earlier run.")
 @config_options
@@ -41,8 +54,12 @@ def map_rows(
     model: str | None,
     output: str | None,
     max_output: int | None,
+    schema: str | None,
+    effort: str | None,
     limit: int | None,
     runners: int | None,
+    max_cost: float | None,
+    yes: bool,
     no_worker: bool,
     retry_failed: bool,
     config_path: str | None,
@@ -60,18 +77,27 @@ def map_rows(
     check_model(config, asked, "--model")
     template = Template(prompt)
     destination = _destination(output, source)
-    options = {} if max_output is None else {"max_output": max_output}
+    options = {**({} if max_output is None else {"max_output": max_output}), **chat_fields(schema, effort)}
     naming = Naming(prompt, asked, options)
     plan = make_plan(source, template, naming, options, asked, limit)
 
+    from .map_money import agree
     from .map_run import MapRun
 
     # SIGTERM ends it as Ctrl-C does: the worker is stopped in order and what is there is written.
     signal.signal(signal.SIGTERM, _interrupt)
     again = " ".join(_quoted(argument) for argument in ["callboard", *(click.get_current_context().obj or ())])
     with MapRun(
-        config, plan, naming.tag, output=destination, again=again, commands=_where(config_path, database)
+        config,
+        plan,
+        naming.tag,
+        output=destination,
+        again=again,
+        commands=_where(config_path, database),
+        schema=options.get("schema"),
     ) as run:
+        if not agree(run, asked, max_cost=max_cost, yes=yes):
+            return 1
         return run.perform(own_worker=not no_worker, retry_failed=retry_failed)
 
 

@@ -18,7 +18,7 @@ _BAR = 24
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where the run stands. `rate` in rows per second over the last while; `cost` in nano-dollars; `held`: the limit that is waited for."""
+    """Where the run stands. `rate` in rows per second over the last while; `cost` in nano-dollars, and what it is `projected` to be at the end; `held`: the limit that is waited for."""
 
     done: int
     failed: int
@@ -28,6 +28,7 @@ class Snapshot:
     cost: int | None
     rate: float
     held: str | None
+    projected: int | None = None
 
 
 def describe(now: Snapshot, total: int) -> str:
@@ -40,7 +41,8 @@ def describe(now: Snapshot, total: int) -> str:
         f"{count(now.active)} running",
         f"{count(now.waiting)} waiting",
         f"{count(now.tokens)} tokens",
-        f"cost {money(now.cost) if now.tokens else '-'}",
+        f"cost {money(now.cost) if now.tokens else '-'}"
+        + (f" of about {money(now.projected)}" if now.projected else ""),
         f"{now.rate:.1f}/s",
         f"ETA {eta}",
     ]

@@ -11,6 +11,7 @@ import click
 from .board import Outcome
 from .display import console, print_table, state_cell
 from .follow import answer_text
+from .map_csv import SUFFIXES, write_csv
 from .rows import BadRow
 from .text import count, dollars, duration, json_line, money, one_line
 
@@ -42,18 +43,30 @@ def results(run: "MapRun") -> Iterator[dict[str, Any]]:
         place += good
         for entry in part:
             if isinstance(entry, BadRow):
-                yield {
-                    "row": entry.number,
-                    "input": entry.fields,
-                    "output": None,
-                    "state": "bad_row",
-                    "error": f"line {entry.line}: {entry.problem}",
-                    "tokens": None,
-                    "cost_usd": None,
-                    "job": None,
-                }
+                yield _shaped(
+                    run,
+                    {
+                        "row": entry.number,
+                        "input": entry.fields,
+                        "output": None,
+                        "state": "bad_row",
+                        "error": f"line {entry.line}: {entry.problem}",
+                        "tokens": None,
+                        "cost_usd": None,
+                        "job": None,
+                    },
+                    None,
+                )
             else:
-                yield _record(entry[0].number, entry[0].fields, outcomes[next(remaining)])
+                outcome = outcomes[next(remaining)]
+                yield _shaped(run, _record(entry[0].number, entry[0].fields, outcome), outcome.result)
+
+
+def _shaped(run: "MapRun", record: dict[str, Any], result: Any) -> dict[str, Any]:
+    """The record, with the answer as a value where a schema says what it is like."""
+    if run.schema is None:
+        return record
+    return {**record, "data": result.get("data") if isinstance(result, dict) else None}
 
 
 def _record(number: int, fields: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
@@ -84,8 +97,8 @@ def write_results(run: "MapRun") -> None:
         return
     temporary = run.output.with_name(f".{run.output.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            _write(run, file)
+        with temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
+            _write(run, file, SUFFIXES.get(run.output.suffix.lower()))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(run.output)
@@ -98,7 +111,11 @@ def write_results(run: "MapRun") -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write(run: "MapRun", file: IO[str]) -> None:
+def _write(run: "MapRun", file: IO[str], delimiter: str | None = None) -> None:
+    if delimiter is not None:
+        inputs = (entry.fields if isinstance(entry, BadRow) else entry[0].fields for entry in run.plan)
+        write_csv(results(run), file, inputs=inputs, schema=run.schema, delimiter=delimiter)
+        return
     for record in results(run):
         file.write(json_line(record) + "\n")
 

@@ -12,6 +12,7 @@ import click
 from callboard.config import Config
 from callboard.persistence.model import UsageTotals
 
+from . import map_money
 from .board import Board
 from .map_progress import Progress, Snapshot
 from .map_report import print_bad_rows, print_summary, write_results
@@ -30,15 +31,29 @@ Plan = Sequence[tuple[Row, dict[str, Any]] | BadRow]
 class MapRun:
     """A context manager around the board. `perform` is called once."""
 
-    def __init__(self, config: Config, plan: Plan, tag: str, *, output: Path | None, again: str, commands: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        plan: Plan,
+        tag: str,
+        *,
+        output: Path | None,
+        again: str,
+        commands: str,
+        schema: dict[str, Any] | None = None,
+    ) -> None:
         self.config = config
         self.plan = plan
         self.tag = tag
         self.output = output
         self.again = again
         self.commands = commands
+        self.schema = schema
         self.bad = [row for row in plan if isinstance(row, BadRow)]
         self.board = Board(config, create=True)
+        self.max_cost: float | None = None
+        self.cost_reached = False
+        self.ended_before = 0
         self.ids: list[int] = []
         self.states: dict[int, str] = {}
         self.already = 0
@@ -61,11 +76,13 @@ class MapRun:
             self._wait(before, own_worker=own_worker)
         except (KeyboardInterrupt, WorkerFailedError) as error:
             ended_early = error
-        self._finish(before, unfinished=ended_early is not None)
+        self._finish(before, unfinished=ended_early is not None or self.cost_reached)
         if isinstance(ended_early, WorkerFailedError):
             raise ended_early
         if ended_early is not None:
             return 130
+        if self.cost_reached:
+            return 1
         return 1 if self.bad or any(state != "completed" for state in self.states.values()) else 0
 
     def _post(self, *, retry_failed: bool) -> None:
@@ -89,6 +106,7 @@ class MapRun:
         pending = [job_id for job_id in self.ids if self.states[job_id] not in TERMINAL]
         if not pending:
             return
+        self.ended_before = len(self.ids) - len(pending)
         ended: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=100)
         worker = OwnWorker(self.config) if own_worker else None
         with Progress(len(self.ids)) as progress:
@@ -103,6 +121,10 @@ class MapRun:
                     polls += 1
                     ended.append((time.monotonic(), len(self.ids) - len(pending)))
                     progress.show(self._snapshot(pending, ended, before))
+                    if pending and map_money.reached(self, pending, _HEAD):
+                        self.cost_reached = True
+                        progress.say(map_money.told_reached(self, len(pending)))
+                        return
                     if worker is not None and pending:
                         worker.keep_alive(progress.say)
                     if pending:
@@ -123,13 +145,15 @@ class MapRun:
         (first_at, first), (last_at, last) = ended[0], ended[-1]
         rate = (last - first) / (last_at - first_at) if last_at > first_at and len(ended) > 1 else 0.0
         held = self.board.held(pending[:_HEAD], now_ms())
+        cost = None if usage.cost is None else usage.cost - (before.cost or 0)
         return Snapshot(
+            projected=map_money.projected(cost, last - self.ended_before, len(pending)),
             done=counts["completed"],
             failed=counts["failed"] + counts["cancelled"],
             active=counts["active"],
             waiting=len(pending) - counts["active"],
             tokens=total_tokens(usage) - total_tokens(before),
-            cost=None if usage.cost is None else usage.cost - (before.cost or 0),
+            cost=cost,
             rate=rate,
             held=None if held is None else held[0],
         )

@@ -8,6 +8,8 @@ from callboard.actors.providers.settings import ProviderSettings
 OK, WARN, FAIL, INFO = "ok", "warning", "wrong", "info"
 
 _TIMEOUT_SECONDS = 10.0
+_MODEL_LISTS = {"anthropic-messages": "/v1/models", "gemini": "/v1beta/models", "ollama": "/api/tags"}
+_KEY_HEADERS = {"anthropic-messages": ("x-api-key", ""), "gemini": ("x-goog-api-key", "")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def examine_provider(provider: ProviderSettings, key: Secret | None, *, needed: 
         if key
         else "without a key"
     )
-    if status in (401, 403):
+    if status in (401, 403) or (status == 400 and provider.wire == "gemini"):  # which is how Gemini refuses a key
         return Finding(
             area,
             bad,
@@ -89,10 +91,10 @@ async def _ask(provider: ProviderSettings, key: Secret | None) -> int:
     headers = [("accept", "application/json"), *provider.headers.items()]
     if provider.wire == "anthropic-messages":
         headers.append(("anthropic-version", provider.version))
-        headers += [("x-api-key", key.reveal())] if key else []
-    elif key:
-        headers.append(("authorization", f"Bearer {key.reveal()}"))
-    path = "/v1/models" if provider.wire == "anthropic-messages" else "/models"
+    if key:
+        name, scheme = _KEY_HEADERS.get(provider.wire, ("authorization", "Bearer "))
+        headers.append((name, scheme + key.reveal()))
+    path = _MODEL_LISTS.get(provider.wire, "/models")
     client = open_client(provider, own_process=True)
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):

@@ -26,6 +26,7 @@ def show(job_id: int, as_json: bool, config_path: str | None, database: str | No
 
 
 def _print_json(job: "Job") -> None:
+    from .batches import request_json
     from .family import family_json
     from .records import call_json, row_json, transition_json
     from .text import json_line
@@ -42,8 +43,43 @@ def _print_json(job: "Job") -> None:
         "needed_by": [{"id": one.id, "state": str(one.state)} for one in job.dependents()],
         "transitions": [transition_json(transition) for transition in job.transitions()],
         "calls": [call_json(call) for call in job.calls()],
+        "cost": _cost_json(job),
+        "batches": [request_json(request) for request in job.batches()],
     }
     click.echo(json_line(found, indent=2))
+
+
+def _cost_json(job: "Job") -> dict[str, Any]:
+    """What the job and all that it created has cost; what calls under way may cost, and those of which nobody knows, apart."""
+    from .text import dollars
+
+    tree = job.tree_cost()
+    own = [call.cost for call in job.calls() if call.cost is not None]
+    return {
+        "own_usd": dollars(sum(own)) if own else None,
+        "tree_usd": dollars(tree.cost),
+        "tree_jobs": tree.jobs,
+        "tree_unpriced": tree.unpriced,
+        "tree_reserved_usd": dollars(tree.reserved),
+        "tree_unknown_usd": dollars(tree.unknown_cost),
+    }
+
+
+def _cost_line(job: "Job") -> str:
+    from .text import count, money
+
+    tree = job.tree_cost()
+    own = [call.cost for call in job.calls() if call.cost is not None]
+    parts = [f"cost {money(sum(own) if own else None)}"]
+    if tree.jobs > 1:
+        parts.append(f"with the {count(tree.jobs - 1)} jobs it created {money(tree.cost)}")
+    if tree.unpriced:
+        parts.append(f"{count(tree.unpriced)} answers without a known price")
+    if tree.reserved:
+        parts.append(f"{money(tree.reserved)} reserved by calls under way")
+    if tree.unknown_cost:
+        parts.append(f"{money(tree.unknown_cost)} perhaps spent by calls with an unknown outcome")
+    return "; ".join(parts)
 
 
 def _print_report(job: "Job") -> None:
@@ -84,7 +120,12 @@ def _print_report(job: "Job") -> None:
         wide=5,
         title="timeline",
     )
+    for request in job.batches():
+        place = f"{request.kind} {request.batch} at {request.provider}, driven by job {request.job_id}"
+        out.print(plain(f"step {request.step}: {request.state} in {place} ({request.batch_state})"))
     calls = job.calls()
+    if calls or family.below:
+        out.print(f"\n{_cost_line(job)}")
     if calls:
         out.print()
         print_table(

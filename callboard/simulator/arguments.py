@@ -11,8 +11,9 @@ from .faults import parse_rule
 
 _NUMBERS = (
     ("rpm", int, "requests per minute for each key and model"),
+    ("rpd", int, "requests per day (Gemini) for each key and model"),
     ("tpm", int, "tokens per minute for each key and model"),
-    ("input_tpm", int, "input tokens per minute (Anthropic); the default is --tpm"),
+    ("input_tpm", int, "input tokens per minute (Anthropic, Gemini); the default is --tpm"),
     ("output_tpm", int, "output tokens per minute (Anthropic); the default is --tpm"),
     ("concurrency", int, "requests open at once for each key and model"),
     ("window_seconds", float, "how long a minute of the limits lasts"),

@@ -117,7 +117,7 @@ class Batches:
         self._config = config
         self._lines: list[Rule] = []
         self._faults: list[Rule] = []
-        self._made = self._done = 0
+        self._made = self._done = self._ids = 0
         self.files: dict[str, bytes] = {}
         self.deleted: set[str] = set()
         self.all: dict[str, Batch] = {}
@@ -164,7 +164,8 @@ class Batches:
 
     def next_id(self) -> int:
         """Return a number that no batch or file had yet."""
-        return self._made + len(self.files) + 1
+        self._ids += 1
+        return self._ids
 
     def look(self, batch: Batch, now: int) -> Batch:
         """Return a batch as it is now: what was to happen by its time has happened."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+MINUTES_OF_A_DAY = 1440
 _ROUNDING = 1e-6
 """A level this much short of what is asked for counts as enough: a client that waited exactly as told must not be turned away."""
 
@@ -46,6 +47,39 @@ class TokenBucket:
         return (self.capacity - self.level(now)) / self.rate
 
 
+class DayCount:
+    """Allows `capacity` in each day of `day_seconds`, begun at its multiples; nothing comes back before the next. As a `TokenBucket` else."""
+
+    __slots__ = ("_day", "_day_seconds", "_used", "capacity")
+
+    def __init__(self, capacity: int, day_seconds: float, now: float) -> None:
+        self.capacity = capacity
+        self._day_seconds = day_seconds
+        self._day = now // day_seconds
+        self._used = 0.0
+
+    def level(self, now: float) -> float:
+        """Return what is left of the day; negative after a debt."""
+        return self.capacity - (self._used if now // self._day_seconds <= self._day else 0.0)
+
+    def take(self, amount: float, now: float) -> None:
+        """Take `amount` of the day."""
+        day = now // self._day_seconds
+        if day > self._day:
+            self._day, self._used = day, 0.0
+        self._used += amount
+
+    def wait_for(self, amount: float, now: float) -> float:
+        """Return the seconds until `amount` can be taken: 0, until the next day, or infinity."""
+        if amount <= self.level(now):
+            return 0.0
+        return self.until_full(now) if amount <= self.capacity else float("inf")
+
+    def until_full(self, now: float) -> float:
+        """Return the seconds until the next day."""
+        return (now // self._day_seconds + 1) * self._day_seconds - now if self.level(now) < self.capacity else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """What a reply's headers say of one limit: its size, what is left, and the seconds until it is full again."""
@@ -70,7 +104,12 @@ class Limits:
     """All limits of one (API key, model): a bucket for each dimension, and the requests that may be open at once."""
 
     def __init__(self, sizes: Mapping[str, int], concurrency: int | None, window_seconds: float, now: float) -> None:
-        self._buckets = {name: TokenBucket(size, window_seconds, now) for name, size in sizes.items()}
+        self._buckets: dict[str, TokenBucket | DayCount] = {
+            name: DayCount(size, window_seconds * MINUTES_OF_A_DAY, now)
+            if name.endswith("_per_day")
+            else TokenBucket(size, window_seconds, now)
+            for name, size in sizes.items()
+        }
         self._concurrency = concurrency
         self._open = 0
 

@@ -20,6 +20,7 @@ class SimulatorConfig:
     - `models`: the model names it knows; none configured accepts any name.
     - `rpm`, `tpm`, `concurrency`: limits for each (API key, model). `tpm` is OpenAI's total, and Anthropic's input and output unless
       `input_tpm` or `output_tpm` says otherwise. None: no such limit, and no headers about it.
+    - `rpd`: Gemini's requests per day, a day being 1,440 windows from midnight to midnight of the simulator's clock.
     - `window_seconds`: how long "a minute" lasts, for the limits and for the sliding windows of the statistics.
     - `latency`: seconds before the first byte of a completion. `tokens_per_second`: pace after that; None is as fast as it goes.
     - `default_max_tokens`: the limit of a request that names none.
@@ -32,6 +33,7 @@ class SimulatorConfig:
     keys: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     rpm: int | None = None
+    rpd: int | None = None
     tpm: int | None = None
     input_tpm: int | None = None
     output_tpm: int | None = None
@@ -47,6 +49,7 @@ class SimulatorConfig:
     def __post_init__(self) -> None:
         for name in (
             "rpm",
+            "rpd",
             "tpm",
             "input_tpm",
             "output_tpm",

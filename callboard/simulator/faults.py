@@ -82,7 +82,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bytes": (int,),
 }
 _MATCHES = {"contains", "model", "wire"}
-_WIRES = {"openai", "anthropic"}
+_WIRES = {"openai", "anthropic", "gemini", "ollama"}
 
 
 class FaultError(ValueError):

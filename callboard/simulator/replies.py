@@ -134,7 +134,7 @@ def _replacement(wire: Wire, call: Call, fault: Fault, request_id: str) -> Reply
 
 
 def _error_of(wire: Wire, fault: Fault) -> tuple[str, str, str | None]:
-    usual = "server_error" if wire.name == "openai" else "overloaded_error"
+    usual = {"openai": "server_error", "gemini": "UNAVAILABLE"}.get(wire.name, "overloaded_error")
     return fault["type"] or usual, fault["message"] or "The simulator was told to fail here.", fault["code"]
 
 
@@ -185,7 +185,7 @@ def _broken_end(wire: Wire, fault: Fault) -> list[Step]:
     if fault.kind == "malformed_json":
         return [Step(wire.broken_event())]
     if fault.kind == "unclosed_event":
-        return [Step(wire.broken_event().rstrip(b"\n"))]
+        return [Step(wire.broken_event().rstrip(b"\r\n"))]
     return []
 
 
@@ -193,7 +193,7 @@ def _end(parts: StreamParts, kind: str) -> list[Step]:
     end = [Step(event) for event in parts.tail]
     if kind == "no_terminal":
         return end
-    return [*end, Step(parts.terminal.rstrip(b"\n") if kind == "unclosed_event" else parts.terminal)]
+    return [*end, Step(parts.terminal.rstrip(b"\r\n") if kind == "unclosed_event" else parts.terminal)]
 
 
 def _reframe(reply: Reply, kind: str) -> None:

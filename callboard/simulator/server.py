@@ -222,8 +222,8 @@ class SimulatorServer:
             await self._refuse(exchange, error, wire.limit_headers(levels, self._clock.now_ms()))
             return
         charges = wire.charges(call)
-        tokens = sum(amount for name, amount in charges.items() if name != "requests")
-        self._stats.attempted(account, tokens, now)
+        tokens = sum(amount for name, amount in charges.items() if not name.startswith("requests"))
+        self._stats.attempted(account, tokens, now, charges)
         limits = self._limits_of(wire, account, now)
         rejection = limits.admit(charges, now)
         reported = wire.limit_headers(limits.levels(now), self._clock.now_ms())
@@ -240,7 +240,7 @@ class SimulatorServer:
             if output is not None and count:
                 at = self._clock.monotonic()
                 limits.charge(output, count, at)
-                self._stats.produced(account, count, at)
+                self._stats.produced(account, output, count, at)
 
         try:
             exchange.input_tokens = call.input_tokens
@@ -298,11 +298,11 @@ class SimulatorServer:
             await self._about_batch(exchange, batch, key)
         elif kept is not None:
             await self._about_response(exchange, kept, key)
-        elif request.path != "/v1/models" and not routes.known(request.path):
+        elif request.path not in routes.MODEL_LISTS and not routes.known(request.path):
             # The usual code of a 404 names a model, which an unknown path has not.
             error = WireError(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
             await self._refuse(exchange, error, [])
-        elif request.path != "/v1/models" or request.method != "GET":
+        elif request.path not in routes.MODEL_LISTS or request.method != "GET":
             error = WireError(405, f"Not allowed to {request.method} on {request.path}.", kind="invalid_request_error")
             await self._refuse(exchange, error, [])
         elif self._config.keys and key not in self._config.keys:

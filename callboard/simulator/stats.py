@@ -6,6 +6,7 @@ endpoint, the ones turned away included; *admitted* are the ones within the limi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .buckets import WindowMaximum
@@ -22,8 +23,10 @@ class _Account:
     """The counts of one (wire, API key, model)."""
 
     __slots__ = (
+        "_window",
         "admitted_requests",
         "admitted_tokens",
+        "dimensions",
         "in_flight",
         "in_flight_max",
         "rejected",
@@ -38,7 +41,13 @@ class _Account:
             WindowMaximum(window_seconds) for _ in range(4)
         )
 
-    def report(self) -> dict[str, int]:
+        self.dimensions: dict[str, WindowMaximum] = {}
+        self._window = window_seconds
+
+    def count(self, dimension: str, amount: int, now: float) -> None:
+        self.dimensions.setdefault(dimension, WindowMaximum(self._window)).add(amount, now)
+
+    def report(self) -> dict[str, Any]:
         return {
             "requests": self.total,
             "rejected": self.rejected,
@@ -47,6 +56,7 @@ class _Account:
             "max_tokens_in_window": self.tokens.maximum,
             "max_admitted_requests_in_window": self.admitted_requests.maximum,
             "max_admitted_tokens_in_window": self.admitted_tokens.maximum,
+            "max_in_window": {name: found.maximum for name, found in self.dimensions.items()},
         }
 
 
@@ -65,9 +75,13 @@ class Stats:
         }
         self._in_flight = self._in_flight_max = 0
 
-    def attempted(self, account: tuple[str, str, str], tokens: int, now: float) -> None:
-        """Count a request, whatever comes of it."""
+    def attempted(
+        self, account: tuple[str, str, str], tokens: int, now: float, charges: Mapping[str, int] | None = None
+    ) -> None:
+        """Count a request, whatever comes of it; `charges`: what it asks for, by dimension."""
         found = self._account(account)
+        for dimension, amount in (charges or {}).items():
+            found.count(dimension, amount, now)
         found.total += 1
         found.requests.add(1, now)
         found.tokens.add(tokens, now)
@@ -82,9 +96,10 @@ class Stats:
         self._in_flight += 1
         self._in_flight_max = max(self._in_flight_max, self._in_flight)
 
-    def produced(self, account: tuple[str, str, str], tokens: int, now: float) -> None:
+    def produced(self, account: tuple[str, str, str], dimension: str, tokens: int, now: float) -> None:
         """Count output tokens that were not counted at admission."""
         found = self._account(account)
+        found.count(dimension, tokens, now)
         found.tokens.add(tokens, now)
         found.admitted_tokens.add(tokens, now)
 
@@ -116,9 +131,17 @@ class Stats:
                 name: max((account.report()[name] for account in self._accounts.values()), default=0)
                 for name in _WINDOWS
             },
+            "max_in_window": self._most(),
             "window_seconds": self._window,
             "accounts": accounts,
         }
+
+    def _most(self) -> dict[str, int]:
+        most: dict[str, int] = {}
+        for account in self._accounts.values():
+            for name, found in account.dimensions.items():
+                most[name] = max(most.get(name, 0), found.maximum)
+        return most
 
     def _account(self, account: tuple[str, str, str]) -> _Account:
         found = self._accounts.get(account)

@@ -7,7 +7,7 @@ into a fault and a test can read it without a socket.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -21,13 +21,24 @@ Headers = list[tuple[str, str]]
 
 
 class WireError(Exception):
-    """A request that the provider would refuse, with what its reply says. `kind` and `code` None: the usual ones of the status."""
+    """A request that the provider would refuse, with what its reply says. `kind` and `code` None: the usual ones of the status.
+
+    `details`: what Gemini's errors have beside.
+    """
 
     def __init__(
-        self, status: int, message: str, *, kind: str | None = None, code: str | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        details: Iterable[dict[str, Any]] = (),
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.kind, self.code, self.param = status, message, kind, code, param
+        self.details = tuple(details)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from sqlalchemy import text
 
+from ..model import USAGE_COLUMNS
+
 # The newest, because a batch that is full stays open until its job has come to seal it.
 OPEN = text("""
     SELECT id, job_id, requests, bytes, tokens FROM llm_batches WHERE group_key = :group_key AND state = 'open' ORDER BY id DESC LIMIT 1
@@ -170,14 +172,15 @@ SHARE = text("""
         SELECT 1 FROM llm_calls AS first WHERE first.job_id = :job_id AND first.step = :step AND first.state = 'completed')
     RETURNING id
     """)
-GROUP_CALL = text("""
-    SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(output_visible, 0), cost
+GROUP_CALL = text(f"""
+    SELECT id, {" + ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)}, cost
     FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed' AND origin IS NOT 'group'
     """)
 FINGERPRINT = text("SELECT fingerprint FROM llm_batch_requests WHERE id = :request")
-SHARED_OUT = text(
-    "UPDATE llm_calls SET input_uncached = 0, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group' WHERE id = :call_id"
-)
+SHARED_OUT = text(f"""
+    UPDATE llm_calls SET {", ".join(f"{name} = NULL" for name in USAGE_COLUMNS)}, cost = CASE WHEN cost IS NOT NULL THEN 0 END, origin = 'group'
+    WHERE id = :call_id
+    """)
 FORGET_ANSWER = text("DELETE FROM llm_call_completions WHERE call_id = :call_id")
 
 # --- what a job's next attempt needs to know, and lists -------------------------------------------------------------------------------------

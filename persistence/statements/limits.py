@@ -120,6 +120,9 @@ HELD_JOBS = text("""
     SELECT held_by, count(*), min(held_until), max(held_until) FROM llm_jobs
     WHERE state = 'waiting' AND held_until IS NOT NULL AND held_until > :now GROUP BY held_by
     """)
+USED = text(f"""
+    SELECT "key", {_SUMS} FROM llm_limit_usage WHERE slot > :now AND slot < {_TOTAL} GROUP BY "key"
+    """)
 OPEN_BY_KEY = text("SELECT limit_key, count(*) FROM llm_calls WHERE state = 'open' GROUP BY limit_key")
 DAYS_SINCE = text(f"""
     SELECT "key", day, {_SUMS} FROM llm_limit_days WHERE day > :since GROUP BY "key", day ORDER BY "key", day

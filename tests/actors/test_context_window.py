@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from callboard.actors.providers.parts import Image, Message, Opaque, Text, ToolCall, ToolResult
 from callboard.actors.runner.context_window import ContextOverflowError, Entry, budget_of, estimate, fit
 
 WORDS = st.text(alphabet="aé語 \n", max_size=60)
@@ -17,14 +18,20 @@ SIZES = st.one_of(st.none(), st.integers(1, 120))
 @st.composite
 def exchanges(draw, start=0, *, torn=True):
     """One user's turn and what follows: an answer, perhaps after a tool or two, perhaps torn."""
-    entries = [Entry(role="user", content=draw(WORDS) or "q", tokens=draw(SIZES))]
+    asked = draw(WORDS) or "q"
+    pictured = (Text(asked), Image(url="https://x.test/a.png")) if draw(st.integers(0, 9)) == 0 else asked
+    entries = [Entry(role="user", content=pictured, tokens=draw(SIZES))]
     if torn and draw(st.booleans()):
         entries.append(Entry(role="user", content="and", tokens=draw(SIZES)))
     if draw(st.booleans()):
         ids = [f"call-{start}-{n}" for n in range(draw(st.integers(1, 3)))]
-        entries.append(Entry(role="assistant", content=draw(WORDS), tokens=draw(SIZES), calls=tuple(ids)))
+        made = (Opaque(wire="w", data="sealed"), *(ToolCall(id=one, name="f") for one in ids))
+        entries.append(Entry(role="assistant", content=made, tokens=draw(SIZES), calls=tuple(ids)))
         answered = ids if not torn else draw(st.lists(st.sampled_from([*ids, "unknown"]), unique=True))
-        entries += [Entry(role="tool", content=draw(WORDS), tokens=draw(SIZES), answers=(one,)) for one in answered]
+        together = draw(st.booleans())
+        for held in [answered] if together and answered else [[one] for one in answered]:
+            results = tuple(ToolResult(call_id=one, content=draw(WORDS)) for one in held)
+            entries.append(Entry(role="tool", content=results, tokens=draw(SIZES), answers=tuple(held)))
     if not torn or draw(st.booleans()):
         entries.append(Entry(role="assistant", content=draw(WORDS) or "a", tokens=draw(SIZES)))
     return entries
@@ -71,7 +78,7 @@ def test_what_is_sent_keeps_the_rules(system, past, prompt, summary, budget, tri
         spoken.pop(0)
     assert spoken[0].role == "user"
     assert spoken[-1].role == "user"
-    assert str(spoken[-1].content).endswith(prompt)
+    assert Message("user", spoken[-1].content).text.endswith(prompt)
     for before, after in pairwise(spoken):
         assert before.role != after.role or after.role == "tool", "neighbours of one role are one message"
     called: list[str] = []
@@ -79,6 +86,12 @@ def test_what_is_sent_keeps_the_rules(system, past, prompt, summary, budget, tri
     for entry in spoken:
         assert set(entry.answers) <= set(called), "a result without its call"
         called += entry.calls
+        parts = Message(entry.role, entry.content).parts
+        assert tuple(part.id for part in parts if isinstance(part, ToolCall)) == entry.calls
+        assert tuple(part.call_id for part in parts if isinstance(part, ToolResult)) == entry.answers
+        if any(isinstance(part, Opaque) for part in parts):
+            whole = [known.calls for known in past if known.content and set(known.calls) & set(entry.calls)]
+            assert [call for calls in whole for call in calls] == list(entry.calls), "sealed for calls that are gone"
     assert set(called) == set(answered), "a call without its result"
     # What was cut is the beginning of the past, and ends before a user's turn.
     assert list(window.dropped) == past[: len(window.dropped)]

@@ -139,6 +139,16 @@ def test_a_refusal_is_a_result(stage, play):
     assert (job.result["finish"], "data" in job.result) == ("refusal", False)
 
 
+def test_a_result_without_its_call_costs_nothing(stage, play):
+    script = play(lambda _: "never")
+    result = {"type": "tool_result", "call_id": "c1", "content": "x"}
+    job = finished(
+        stage, "chat", {"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": [result]}]}
+    )
+    assert (job.state, script.asked) == (JobState.FAILED, [])
+    assert "which nothing before it calls" in job.row().reason
+
+
 # --- handlers -------------------------------------------------------------------------------------------------------------------------------
 
 

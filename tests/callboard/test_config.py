@@ -48,6 +48,7 @@ def test_nothing_configured_runs_the_simulator_and_spends_nothing(tmp_path, monk
     assert {name: p.key_env for name, p in config.providers.items() if p.key_env} == {
         "openai": "OPENAI_API_KEY",
         "anthropic": "ANTHROPIC_API_KEY",
+        "gemini": "GEMINI_API_KEY",
     }
 
 
@@ -99,7 +100,11 @@ def test_the_file_is_found_by_option_by_variable_and_in_the_current_directory(tm
         ("[providers.openai]\nbase_url = 'ftp://x'", "providers.openai.base_url", "http"),
         ("[providers.openai]\nbase_url = 'http://example.com/v1'", "providers.openai.base_url", "https"),
         ("[providers.openai]\nwire = 'openai'", "providers.openai.wire", '"openai-chat" or "openai-responses"'),
-        ("[providers.mine]\nwire = 'openai-chat'", "providers.mine.base_url", "base_url is missing: where the provider is"),
+        (
+            "[providers.mine]\nwire = 'openai-chat'",
+            "providers.mine.base_url",
+            "base_url is missing: where the provider is",
+        ),
         ("[providers.openai]\nbase_ulr = 'x'", "providers.openai.base_ulr", "did you mean 'base_url'?"),
         ("[providers.openai]\napi_key = 'x'", "providers.openai.api_key", "name the variable in key_env"),
         ("[providers.openai]\nname = 'other'", "providers.openai.name", "already given"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callboard import JobContext
+from callboard import Image, JobContext, Text
 from callboard.testing import assert_enqueued
 
 
@@ -39,3 +39,27 @@ def test_assert_enqueued_finds_by_type_and_data(callboard_board):
     assert assert_enqueued(callboard_board, "mail", to="b").id == wanted.id
     with pytest.raises(AssertionError, match="no 'mail' job"):
         assert_enqueued(callboard_board, "mail", to="c")
+
+
+def test_tools_schemas_pictures_and_vectors_are_answered_without_a_script(
+    callboard_board, callboard_provider, callboard_drain
+):
+    def look(x: int) -> str:
+        """Look."""
+        return f"seen {x}"
+
+    def work(ctx: JobContext) -> list:
+        said = ctx.complete_with_tools('call look {"x": 7}', {"look": look}).text
+        picture = Image(data="aGk=", media_type="image/png")
+        rated = ctx.complete(
+            [Text("Rate."), picture], schema={"type": "object", "properties": {"n": {"type": "integer"}}}
+        )
+        return [said, rated.data, len(ctx.embed(["a", "b"]).vectors)]
+
+    job = callboard_board.add("work", {})
+    callboard_drain({"work": work})
+    said, data, vectors = job.refresh().result
+    assert "seen 7" in said
+    assert isinstance(data, dict)
+    assert vectors == 2
+    assert callboard_provider.prompts == ['call look {"x": 7}', "seen 7", "Rate.", "a\nb"]

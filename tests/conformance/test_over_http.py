@@ -5,9 +5,11 @@ import queue
 
 import pytest
 
+from callboard.actors.providers.adapter import embedder_for
 from callboard.actors.providers.engine import CallEngine, Failed, Finished, Text
 from callboard.actors.providers.model import (
     Billed,
+    EmbeddingRequest,
     ErrorClass,
     Finish,
     Message,
@@ -30,7 +32,7 @@ ADD = Tool(
     name="add",
     parameters={
         "type": "object",
-        "properties": {"a": {"type": "integer"}, "b": {"type": "integer", "minimum": 3}},
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer", "enum": [3, 4]}},
         "required": ["a", "b"],
         "additionalProperties": False,
     },
@@ -84,7 +86,7 @@ def test_a_stream_and_a_body_say_the_same(ask, wire):
     if wire.LIMITS:
         assert streamed.limits.requests_limit == 100_000
         assert streamed.limits.requests_remaining < 100_000
-        assert streamed.limits.tokens_limit
+        assert streamed.limits.tokens_limit or streamed.limits.input_limit
 
 
 @pytest.mark.parametrize("kind", ["bom", "crlf", "cr"])
@@ -156,6 +158,27 @@ def test_images_are_sent_and_counted(ask):
 def test_an_effort_is_sent_and_its_reasoning_counted(ask):
     _, end = ask(Request(model="m", messages=REQUEST.messages, effort="low"))
     assert end.completion.usage.total > end.completion.usage.input
+
+
+def test_a_model_may_be_called_anything(ask, simulator):
+    _, end = ask(Request(model="a?b:c#d&e%2f", messages=REQUEST.messages))
+    assert isinstance(end, Finished), end
+    assert simulator.journal()[-1]["model"] == "a?b:c#d&e%2f"
+
+
+def test_embeddings_are_in_the_order_of_their_texts(ask, wire):
+    if embedder_for(wire.WIRE) is None:
+        pytest.skip("this provider has none")
+    texts = ("rain and wind", "flour water salt", "rain and wind")
+    _, end = ask(EmbeddingRequest(model="m", inputs=texts, dimensions=32))
+    assert isinstance(end, Finished), end
+    first, other, again = end.completion.vectors
+    assert first == again != other
+    assert len(first) == 32
+    _, end = ask(EmbeddingRequest(model="m", inputs=texts), fault={"kind": "status", "status": 429, "retry_after": 2})
+    assert (end.error.kind, end.error.retry_after) == (ErrorClass.RATE, 2.0)
+    _, end = ask(EmbeddingRequest(model="m", inputs=texts), fault={"kind": "cut", "n": 1})
+    assert end.error.kind is ErrorClass.TRUNCATED
 
 
 E, B, S = ErrorClass, Billed, Scope

@@ -58,7 +58,7 @@ def test_the_wheel_has_every_module_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {name for name in names if name.endswith(".py")}
     assert modules == set(sources())
-    assert "callboard/py.typed" in names
+    assert {"callboard/py.typed", "callboard/actors/prices.json"} <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"callboard"}
     migrations = {
         f"callboard/persistence/migrations/{file.name}" for file in (ROOT / "persistence" / "migrations").glob("*.*")

@@ -78,29 +78,3 @@ def test_a_cent_shared_by_two_workers_through_a_kill(world: Any) -> None:
     assert left + world.completed() == 160
     world.assert_sound()
     world.assert_paid_once(simulator)
-
-    raised = world.config(simulator, runners=25, budgets={"cent": BudgetSettings(dollars=0.1, action="pause")})
-    raised.models["m"] = PRICED
-    assert world.start(raised, options=["--once"]).wait(60) == 0  # a worker with a larger budget takes the notes off
-    assert world.completed() == 160
-
-
-def test_a_budget_goes_on_with_a_cheaper_model_and_stops_what_has_no_price(world: Any) -> None:
-    simulator = world.simulate()
-    config = world.config(
-        simulator,
-        budgets={
-            "dear": BudgetSettings(scope="model", model="m", dollars=0.0001, action="downgrade", downgrade_to="mini"),
-            "none": BudgetSettings(scope="tag", tag="x", dollars=1),
-        },
-    )
-    config.models["mini"] = ModelSettings(provider="sim", model="mini-1", price=PriceSettings(input=0.01, output=0.02))
-    config.models["free"] = ModelSettings(provider="sim", model="unpriced-1")
-    ids = [world.queue.add("chat", {"prompt": world.prompt_of(n), "max_output": 16}).id for n in range(4)]
-    unpriced = world.queue.add("chat", {"prompt": "what?"}, model="free", tag="x").id
-    assert world.start(config, options=["--once"]).wait(60) == 0
-    asked = [world.queue.calls(job_id)[-1].model for job_id in ids]
-    assert set(asked) == {"model-1", "mini-1"}
-    assert budget(world, "dear").spent <= 100_000
-    assert "price of sim:unpriced-1 is not known" in world.queue.why(unpriced)
-    assert world.completed() == 4

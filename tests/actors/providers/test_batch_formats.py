@@ -262,6 +262,9 @@ def test_why_openai_refused_a_batch():
     full = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached for m in organization o."}]
     found = decode("openai-chat", PollBatch("b"), {"id": "b", "status": "failed", "errors": {"data": full}})
     assert (found.failure, found.bad_lines) == (ErrorClass.RATE, ())
+    broke = [{"code": "billing_hard_limit_reached", "message": "Billing hard limit has been reached."}]
+    found = decode("openai-chat", PollBatch("b"), {"id": "b", "status": "failed", "errors": {"data": broke}})
+    assert found.failure is ErrorClass.QUOTA
     silent = decode("openai-chat", PollBatch("b"), {"id": "b", "status": "failed"})
     assert "did not say why" in silent.error
 

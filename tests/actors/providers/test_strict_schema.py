@@ -166,3 +166,8 @@ def test_old_names_and_recursion():
     assert strict["$defs"] == {"leaf": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
     answer = {"next": {"next": None, "leaf": None}, "leaf": "x"}
     assert without_nulls(answer, schema) == {"next": {"leaf": None}, "leaf": "x"}
+
+
+def test_a_null_that_the_schema_itself_admits_stays():
+    schema = {"type": "object", "properties": {"a": {"type": ["string", "null"]}, "b": {"type": "string"}}}
+    assert without_nulls({"a": None, "b": None}, schema) == {"a": None}

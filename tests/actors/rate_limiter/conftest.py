@@ -169,7 +169,11 @@ class Run:
                     self.limiter.learn(picture_of(slots), 0, now, first=True)
                     for other in sorted(waiting):
                         self.limiter.reserve(
-                            CallRef(other, 1, 1), charge_of(jobs[other].tokens), jobs[other].priority, f"runner {other}", now
+                            CallRef(other, 1, 1),
+                            charge_of(jobs[other].tokens),
+                            jobs[other].priority,
+                            f"runner {other}",
+                            now,
                         )
             for grant in self.limiter.admit(now):
                 granted = jobs[grant.call.job_id]

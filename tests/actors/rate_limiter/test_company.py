@@ -15,18 +15,19 @@ from callboard.actors.messages import (
     CallDeferred,
     CallGranted,
     CallRef,
-    Charge,
     KeyFreed,
     KeyHeld,
     LimitsObserved,
     LoadUsage,
     ReserveCall,
+    SaveDescription,
     SettleCall,
     UsageLoaded,
     limiter_name,
 )
 from callboard.actors.rate_limiter.actor import RateLimiterActor
 from callboard.actors.settings import LimitSettings
+from callboard.persistence.limit_rules import lapse_ms
 
 KEY = "acme/small"
 LIMITER = limiter_name(KEY)
@@ -70,11 +71,14 @@ class Ledger(Actor):
     def receive(self, message):
         match message:
             case LoadUsage():
-                entries = tuple(tuple(e) for e in self.world.sent.values() if e[0] >= message.since_ms)
-                self.tell(
-                    message.reply_to,
-                    UsageLoaded(limit_key=KEY, entries=entries, hold_until_ms=None, hold_reason=None),
-                )
+                window_ms = round(self.world.window * 1000)
+                slots = [
+                    (lapse_ms(sent_ms + 1000, window_ms), self.world.charge(tokens))
+                    for sent_ms, tokens in self.world.sent.values()
+                ]
+                self.tell(message.reply_to, UsageLoaded(limit_key=KEY, picture=self.world.picture(slots)))
+            case SaveDescription():
+                pass
             case _:
                 self.unhandled(message)
 
@@ -89,7 +93,7 @@ class Remote(Actor):
     def receive(self, message):
         call = message.call
         if message.what == "arrive":
-            self.world.provider.count(self.monotonic(), self.world.jobs[call.job_id].used, call)
+            self.world.provider.count(self.monotonic(), self.world.charge(self.world.jobs[call.job_id].used), call)
         else:
             self.world.provider.open.discard(call)
 
@@ -107,7 +111,10 @@ class Runner(Actor):
             case Work(job=job, epoch=epoch):
                 self.work = message
                 call = self.call = CallRef(job.id, epoch, 1)
-                self.tell(LIMITER, ReserveCall(reply_to=self.name, call=call, charge=Charge(job.tokens), priority=0))
+                self.tell(
+                    LIMITER,
+                    ReserveCall(reply_to=self.name, call=call, charge=self.world.charge(job.tokens), priority=0),
+                )
                 self.after(5.0, Step("ask again", call))
             case CallDeferred(until_ms=until_ms):
                 self.work.job.not_before_ms = until_ms
@@ -133,7 +140,7 @@ class Runner(Actor):
                 self.tell(LIMITER, LimitsObserved(call, None))
             case Step(what="settle", call=call):
                 self.world.sent[call][1] = self.work.job.used
-                self.tell(LIMITER, SettleCall(call=call, tokens=self.work.job.used))
+                self.tell(LIMITER, SettleCall(call=call, used=self.world.charge(self.work.job.used), succeeded=True))
                 self.leave("done")
             case _:
                 self.unhandled(message)
@@ -194,11 +201,12 @@ class Dispatcher(Actor):
 class World:
     """Everything above under one seed."""
 
-    def __init__(self, seed, provider, *, jobs, runners, window, tokens=(1, 20), crashes=0.0, **limits):
+    def __init__(self, seed, tools, *, jobs, runners, window, tokens=(1, 20), crashes=0.0, **limits):
         self.dice = random.Random(f"world {seed}")
         self.crashes = crashes
         self.limits, self.window = LimitSettings(**limits), window
-        self.provider = provider
+        provider_class, self.charge, self.picture = tools
+        self.provider = provider_class()
         self.jobs = {n: Job(n, size := self.dice.randint(*tokens), size) for n in range(1, jobs + 1)}
         self.sent, self.bugs = {}, []
         self.limiter_crashes = self.runner_crashes = self.runners_started = 0
@@ -246,6 +254,11 @@ class World:
         return self
 
 
+@pytest.fixture
+def tools(provider_class, charge, picture):
+    return provider_class, charge, picture
+
+
 @pytest.fixture(autouse=True)
 def quiet(caplog):
     caplog.set_level("CRITICAL")
@@ -255,36 +268,36 @@ LIMITS = {"requests_per_minute": 6, "tokens_per_minute": 60, "concurrency": 3}
 
 
 @pytest.mark.parametrize("batch", range(4))
-def test_never_over_the_limit_and_everything_done_under_any_seed(provider_class, batch):
+def test_never_over_the_limit_and_everything_done_under_any_seed(tools, batch):
     for seed in range(batch * 25, batch * 25 + 25):
-        world = World(seed, provider_class(), jobs=20, runners=5, window=8.0, **LIMITS).play()
-        world.provider.assert_within(requests=6, tokens=60, window=8.0)
+        world = World(seed, tools, jobs=20, runners=5, window=8.0, **LIMITS).play()
+        world.provider.assert_within(world.limits, 8.0)
         assert world.provider.most_open <= 3
         assert len(world.provider.counted) == 20
 
 
 @pytest.mark.parametrize("batch", range(4))
-def test_never_over_the_limit_when_limiters_and_runners_crash(provider_class, batch):
+def test_never_over_the_limit_when_limiters_and_runners_crash(tools, batch):
     limiter_crashes = runner_crashes = 0
     for seed in range(1000 + batch * 25, 1000 + batch * 25 + 25):
-        world = World(seed, provider_class(), jobs=20, runners=5, window=8.0, crashes=0.01, **LIMITS).play()
-        world.provider.assert_within(requests=6, tokens=60, window=8.0)
+        world = World(seed, tools, jobs=20, runners=5, window=8.0, crashes=0.01, **LIMITS).play()
+        world.provider.assert_within(world.limits, 8.0)
         limiter_crashes += world.limiter_crashes
         runner_crashes += world.runner_crashes
     assert limiter_crashes > 20
     assert runner_crashes > 20
 
 
-def test_the_same_seed_runs_the_same(provider_class):
+def test_the_same_seed_runs_the_same(tools):
     traces = [
-        World(7, provider_class(), jobs=15, runners=4, window=8.0, crashes=0.01, **LIMITS).play().simulation.trace
+        World(7, tools, jobs=15, runners=4, window=8.0, crashes=0.01, **LIMITS).play().simulation.trace
         for _ in range(2)
     ]
     assert traces[0] == traces[1]
 
 
-def test_one_larger_than_the_limit_is_not_starved_by_a_stream_of_small_ones(provider_class):
-    world = World(3, provider_class(), jobs=60, runners=4, window=8.0, tokens=(2, 6), tokens_per_minute=60)
+def test_one_larger_than_the_limit_is_not_starved_by_a_stream_of_small_ones(tools):
+    world = World(3, tools, jobs=60, runners=4, window=8.0, tokens=(2, 6), tokens_per_minute=60)
     world.jobs[5].tokens = 500
     world.jobs[5].used = 60
     done_before = []
@@ -293,7 +306,7 @@ def test_one_larger_than_the_limit_is_not_starved_by_a_stream_of_small_ones(prov
     )
     world.play()
     assert done_before[0] < 40
-    world.provider.assert_within(requests=None, tokens=60, window=8.0)
+    world.provider.assert_within(world.limits, 8.0)
 
 
 @pytest.mark.parametrize(
@@ -305,13 +318,13 @@ def test_one_larger_than_the_limit_is_not_starved_by_a_stream_of_small_ones(prov
     ],
     ids=["60 rpm", "100k tpm", "100k tpm, large calls"],
 )
-def test_nearly_all_of_a_limit_is_used_through_deferrals_and_returns(provider_class, limits, jobs, tokens):
-    world = World(1, provider_class(), jobs=jobs, runners=16, window=60.0, tokens=tokens, **limits).play()
+def test_nearly_all_of_a_limit_is_used_through_deferrals_and_returns(tools, limits, jobs, tokens):
+    world = World(1, tools, jobs=jobs, runners=16, window=60.0, tokens=tokens, **limits).play()
     (limit,) = limits.values()
-    weigh = (lambda _: 1) if "requests_per_minute" in limits else (lambda amount: amount)
+    place = 0 if "requests_per_minute" in limits else 3
     counted = sorted(world.provider.counted)
     # The first burst is a whole window's worth at once, and the end is not saturated: what lies between is what counts.
     windows = counted[-1][0] // 60.0
-    total = sum(weigh(amount) for at, amount in counted if at < windows * 60.0)
+    total = sum(charge[place] for at, charge in counted if at < windows * 60.0)
     assert windows >= 4
     assert total >= 0.97 * limit * windows, total / (limit * windows)

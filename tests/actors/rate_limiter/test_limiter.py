@@ -11,12 +11,20 @@ from callboard.actors.providers.model import LimitSnapshot
 from callboard.actors.rate_limiter.hold import BRISK, LONGEST_HOLD, PATIENT, Hold
 from callboard.actors.rate_limiter.limiter import Limiter
 from callboard.actors.settings import LimitSettings
+from callboard.persistence.limit_rules import NOTHING, Charge
+from callboard.persistence.limits import Day
+from callboard.persistence.model import LimitHold
 
 KEY = "acme/small"
 
 
-def limiter_of(requests=None, tokens=None, concurrency=None):
-    return Limiter(KEY, LimitSettings(requests_per_minute=requests, tokens_per_minute=tokens, concurrency=concurrency))
+def tokens_of(tokens):
+    return Charge(1, tokens, 0, tokens)
+
+
+def limiter_of(requests=None, tokens=None, concurrency=None, **more):
+    settings = LimitSettings(requests_per_minute=requests, tokens_per_minute=tokens, concurrency=concurrency, **more)
+    return Limiter(KEY, settings, account="acme")
 
 
 def ref(job, epoch=1, number=1):
@@ -24,7 +32,7 @@ def ref(job, epoch=1, number=1):
 
 
 def reserve(limiter, job, now=0.0, tokens=10, priority=0, epoch=1, owner=None):
-    return limiter.reserve(ref(job, epoch), tokens, priority, owner or f"runner {job}", now)
+    return limiter.reserve(ref(job, epoch), tokens_of(tokens), priority, owner or f"runner {job}", now)
 
 
 def granted(limiter, now=0.0):
@@ -32,8 +40,9 @@ def granted(limiter, now=0.0):
 
 
 def used(limiter, now=0.0):
-    described = limiter.describe(now, 0)
-    return described["requests"]["used"], described["tokens"]["used"], described["concurrency"]["used"]
+    described = limiter.describe(now)
+    minute = described["minute"]
+    return minute["requests"]["used"], minute["total"]["used"], described["concurrency"]["used"]
 
 
 class TestAdmission:
@@ -81,7 +90,7 @@ class TestAdmission:
             reserve(limiter, job)
         assert granted(limiter) == [1, 2]
         assert limiter.next_change(0.0, math.inf) == math.inf, "no time alone will free a slot"
-        limiter.settle(ref(2), 10, 1.0)
+        limiter.settle(ref(2), tokens_of(10), 1.0)
         assert granted(limiter, 1.0) == [3]
 
     def test_reserving_twice_is_harmless(self):
@@ -110,7 +119,7 @@ class TestAdmission:
     def test_several_calls_of_one_lease_stand_side_by_side(self):
         limiter = limiter_of(concurrency=5)
         for number in (1, 2):
-            limiter.reserve(ref(1, 1, number), 10, 0, "a", 0.0)
+            limiter.reserve(ref(1, 1, number), tokens_of(10), 0, "a", 0.0)
         assert len(limiter.admit(0.0)) == 2
         assert used(limiter)[2] == 2
 
@@ -127,23 +136,23 @@ class TestAdmission:
 
 class TestSettling:
     @pytest.mark.parametrize(
-        ("how", "expected"),
+        ("real", "expected"),
         [
-            ({"tokens": 4}, (1, 4, 0)),
-            ({"tokens": 25}, (1, 25, 0)),
-            ({"tokens": None}, (1, 10, 0)),
-            ({"tokens": None, "sent": False}, (0, 0, 0)),
-            ({"tokens": None, "refund_tokens": True}, (1, 0, 0)),
+            (tokens_of(4), (1, 4, 0)),
+            (tokens_of(25), (1, 25, 0)),
+            (None, (1, 10, 0)),
+            (NOTHING, (0, 0, 0)),
+            (Charge(), (1, 0, 0)),
         ],
         ids=["usage", "more than reserved", "usage unknown", "never sent", "refused before the model"],
     )
-    def test_what_a_call_costs_in_the_end(self, how, expected):
+    def test_what_a_call_costs_in_the_end(self, real, expected):
         limiter = limiter_of()
         reserve(limiter, 1)
         granted(limiter)
-        assert limiter.settle(ref(1), how.pop("tokens"), 1.0, **how)
+        assert limiter.settle(ref(1), real, 1.0)
         assert used(limiter, 1.0) == expected
-        assert not limiter.settle(ref(1), 3, 1.0), "twice is harmless"
+        assert not limiter.settle(ref(1), tokens_of(3), 1.0), "twice is harmless"
         assert used(limiter, 1.0) == expected
 
     def test_one_that_waits_leaves_the_line(self):
@@ -151,7 +160,7 @@ class TestSettling:
         for job in (1, 2, 3):
             reserve(limiter, job)
         granted(limiter)
-        assert limiter.settle(ref(2), None, 1.0, sent=False)
+        assert limiter.settle(ref(2), NOTHING, 1.0)
         assert granted(limiter, 61.0) == [3]
 
 
@@ -164,7 +173,7 @@ class TestDeferral:
         deferrals = limiter.defer(0.0, 3.0)
         assert [(d.call.job_id, d.until) for d in deferrals] == [(3, 61.0), (4, 61.0), (5, 122.0)]
         assert deferrals[0].reason == f"{KEY}: 2 of 2 requests per minute are used"
-        assert limiter.describe(0.0, 0)["waiting"] == 0
+        assert limiter.describe(0.0)["waiting"] == 0
 
     def test_who_will_be_admitted_soon_stays(self):
         limiter = limiter_of(requests=1)
@@ -190,7 +199,7 @@ class TestDeferral:
         limiter = limiter_of(concurrency=1)
         reserve(limiter, 1)
         granted(limiter)
-        limiter.settle(ref(1), 10, 20.0)
+        limiter.settle(ref(1), tokens_of(10), 20.0)
         for job in (2, 3):
             reserve(limiter, job, now=20.0)
         assert granted(limiter, 20.0) == [2]
@@ -206,7 +215,7 @@ class TestDeferral:
         assert deferral.until == 61.0
         reserve(limiter, 3, tokens=10, now=20.0)
         assert granted(limiter, 20.0) == [], "small ones do not eat what the large one waits for"
-        assert limiter.describe(20.0, 0)["places_kept"] == 1
+        assert limiter.describe(20.0)["places_kept"] == 1
         assert limiter.headroom(60.0, 3.0) == 0
         assert limiter.headroom(61.0, 3.0) >= 1, "the dispatcher is to fetch it now"
         reserve(limiter, 2, tokens=80, epoch=3, now=61.1)
@@ -230,7 +239,7 @@ class TestDeferral:
         reserve(limiter, 2, tokens=80)
         limiter.defer(0.0, 3.0)
         limiter.abandon("runner 2")
-        assert limiter.describe(0.0, 0)["places_kept"] == 1
+        assert limiter.describe(0.0)["places_kept"] == 1
 
 
 class TestHeaders:
@@ -238,7 +247,7 @@ class TestHeaders:
         limiter = limiter_of(requests=10)
         for limit, effective in [(4, 4), (8, 8), (500, 10), (0, 10), (-1, 10), (None, 10)]:
             limiter.observe(ref(1), LimitSnapshot(at_ms=0, requests_limit=limit), 0.0, 0.0)
-            assert limiter.describe(0.0, 0)["requests"]["limit"] == effective
+            assert limiter.describe(0.0)["minute"]["requests"]["limit"] == effective
 
     def test_a_limit_we_did_not_know_of_is_adopted(self):
         limiter = limiter_of()
@@ -364,7 +373,7 @@ class TestForesight:
             reserve(limiter, job)
         granted(limiter)
         assert limiter.headroom(0.0, 3.0) == 0
-        limiter.settle(ref(1), 10, 0.5)
+        limiter.settle(ref(1), tokens_of(10), 0.5)
         assert limiter.headroom(0.5, 3.0) == 1 + 12
 
     def test_why(self):
@@ -383,20 +392,124 @@ class TestForesight:
             reserve(limiter, job)
         granted(limiter)
         limiter.refuse(ref(1), "rate", 7.0, "429", now=1.0, jitter=0.0)
-        described = json.loads(json.dumps(limiter.describe(1.0, 1_000_000)))
-        assert described["requests"] == {"limit": 2, "used": 2, "free": 0, "next_expiry_ms": 1_060_000}
-        assert described["tokens"]["free"] == 80
+        limiter.dimensions.wall_shift_ms = 999_000
+        described = json.loads(json.dumps(limiter.describe(1.0)))
+        assert described["minute"]["requests"] == {"limit": 2, "used": 2, "free": 0, "next_expiry_ms": 1_060_000}
+        assert described["minute"]["total"]["free"] == 80
         assert described["concurrency"] == {"limit": 4, "used": 2, "free": 2}
-        assert described["hold"] == {"until_ms": 1_007_000, "reason": "429"}
+        assert described["hold"] == {"until_ms": 1_007_000, "reason": "429", "kind": "rate"}
         assert (described["waiting"], described["places_kept"]) == (1, 0)
         assert described["line"][0]["job_id"] == 3
 
 
-def test_a_restored_limiter_knows_what_went_out_and_what_was_held():
-    limiter = limiter_of(requests=3, tokens=100)
-    limiter.restore([(90.0, 40), (99.0, 50)], Hold(103.0, "429"), 100.0)
-    assert used(limiter, 100.0) == (2, 90, 0)
-    reserve(limiter, 1, now=100.0)
-    assert granted(limiter, 100.0) == []
-    assert granted(limiter, 103.0) == [1]
-    assert limiter_of().restore([], Hold(5.0, "over"), 100.0) is None
+class TestTheDatabasesWord:
+    def test_a_new_limiter_knows_what_went_out_and_what_is_held(self, picture):
+        limiter = limiter_of(requests=3, tokens=100)
+        slots = [(151_000, tokens_of(40)), (160_000, tokens_of(50))]
+        told = picture(slots, holds=[LimitHold(KEY, 103_000, "429"), LimitHold("acme", 50_000, "over")])
+        limiter.learn(told, 0, 100.0, first=True)
+        assert used(limiter, 100.0) == (2, 90, 0)
+        reserve(limiter, 1, now=100.0)
+        assert granted(limiter, 100.0) == []
+        assert granted(limiter, 103.0) == [1]
+
+    def test_the_calls_of_others_take_slots(self, picture):
+        limiter = limiter_of(concurrency=3)
+        for job in (1, 2, 3):
+            reserve(limiter, job)
+        assert granted(limiter) == [1, 2, 3]
+        limiter.settle(ref(1), None, 0.0)
+        limiter.learn(picture(own_open=3, others_open=0), 0, 0.0, first=False)
+        assert limiter.shared, "one of an earlier life is in flight"
+        reserve(limiter, 4)
+        assert granted(limiter) == []
+        limiter.learn(picture(own_open=2, others_open=0), 0, 0.0, first=False)
+        assert granted(limiter) == [4]
+
+    def test_the_gate_says_what_is_to_be_checked(self):
+        limiter = limiter_of(requests=7, concurrency=5, input_tokens_per_minute=100, requests_per_day=9)
+        reserve(limiter, 1, now=1.5)
+        (grant,) = limiter.admit(1.5)
+        gate = grant.gate
+        assert (gate.key, gate.account, gate.granted_ms, gate.charge) == (KEY, "acme", 1500, tokens_of(10))
+        assert (gate.minute, gate.day, gate.concurrency) == ((7, 100, None, None), (9, None, None, None), 5)
+        assert (gate.days, gate.days_end_ms) == ((0,), 86_400_000)
+
+
+class TestDays:
+    def test_a_full_day_is_waited_out(self):
+        limiter = limiter_of(requests_per_day=2)
+        for job in (1, 2, 3):
+            reserve(limiter, job, now=3600.0)
+        assert granted(limiter, 3600.0) == [1, 2]
+        assert limiter.headroom(3600.0, 3.0) == 0
+        (deferral,) = limiter.defer(3600.0, 3.0)
+        assert deferral.until == 86_400.0
+        assert deferral.reason == f"{KEY}: 2 of 2 requests per day are used"
+        reserve(limiter, 3, now=86_400.0)
+        assert granted(limiter, 86_400.0) == [3]
+
+    def test_what_others_and_earlier_lives_used_counts(self, picture):
+        limiter = limiter_of(requests_per_day=5)
+        limiter.learn(picture(days=[Day(0, Charge(1), Charge(2))]), 0, 10.0, first=True)
+        for job in (1, 2, 3):
+            reserve(limiter, job, now=10.0)
+        assert granted(limiter, 10.0) == [1, 2]
+        limiter.learn(picture(days=[Day(0, Charge(9), Charge(1))]), 0, 11.0, first=False)
+        assert granted(limiter, 11.0) == [3], "later pictures speak of the others alone: our own count is ahead of them"
+
+    def test_real_usage_corrects_the_day(self):
+        limiter = limiter_of(tokens_per_day=20)
+        reserve(limiter, 1, tokens=15)
+        reserve(limiter, 2, tokens=15)
+        assert granted(limiter) == [1]
+        limiter.settle(ref(1), tokens_of(5), 1.0)
+        assert granted(limiter, 1.0) == [2]
+
+
+class TestLowering:
+    def test_a_refusal_lowers_the_limits_which_come_back(self):
+        limiter = limiter_of(requests=10)
+        limiter.dimensions.lower(100.0)
+        assert limiter.describe(100.0)["minute"]["requests"]["limit"] == 8
+        limiter.dimensions.lower(105.0)
+        assert limiter.describe(105.0)["minute"]["requests"]["limit"] == 8, "once in ten seconds"
+        limiter.admit(100.0 + 300.0)
+        assert limiter.describe(400.0)["minute"]["requests"]["limit"] == 9
+        limiter.admit(100.0 + 600.0)
+        described = limiter.describe(700.0)
+        assert (described["minute"]["requests"]["limit"], described["factor"]) == (10, 1.0)
+
+    def test_slots_are_lowered_where_nothing_else_is_limited(self):
+        for limits, expected in (({"requests": 100}, 10), ({}, 8)):
+            limiter = limiter_of(concurrency=10, **limits)
+            limiter.dimensions.lower(100.0)
+            assert limiter.describe(100.0)["concurrency"]["limit"] == expected
+
+    def test_a_warm_up_begins_at_half_and_grows_by_half_every_quarter_of_an_hour(self, picture):
+        limiter = limiter_of(requests=100, warm_up=True)
+        limiter.learn(picture(first_used_ms=0), 0, 0.0, first=True)
+        found = []
+        for minutes in (0, 15, 26):
+            limiter.admit(minutes * 60.0)
+            found.append(limiter.describe(minutes * 60.0)["minute"]["requests"]["limit"])
+        assert found == [50, 75, 100]
+
+
+class TestForesightOfOutput:
+    def test_a_call_without_a_limit_is_reserved_what_such_calls_took_lately(self):
+        limiter = limiter_of()
+        charge = Charge(1, 100, 512, 612)
+        for job, expected in ((1, charge), (2, Charge(1, 100, 60, 160))):
+            limiter.reserve(ref(job), charge, 0, f"runner {job}", 0.0, assumed_output=512)
+            (grant,) = limiter.admit(0.0)
+            assert grant.gate.charge == expected
+            limiter.settle(ref(job), Charge(1, 90, 40, 130), 1.0)
+
+    def test_as_openai_charges_it_is_the_larger_of_both(self):
+        limiter = limiter_of()
+        for job, expected in ((1, 512), (2, 100)):
+            limiter.reserve(ref(job), Charge(1, 100, 512, 512), 0, f"runner {job}", 0.0, assumed_output=512)
+            (grant,) = limiter.admit(0.0)
+            assert grant.gate.charge.total == expected
+            limiter.settle(ref(job), Charge(1, 90, 40, 512), 1.0)

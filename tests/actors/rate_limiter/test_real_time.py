@@ -24,6 +24,7 @@ from callboard.actors.messages import (
 )
 from callboard.actors.rate_limiter.actor import RateLimiterActor
 from callboard.actors.settings import LimitSettings
+from callboard.persistence.limits import Picture
 from callboard.simulator import Simulator, SimulatorConfig
 
 KEY = "acme/small"
@@ -35,8 +36,8 @@ TOKENS = 50
 class Store(Actor):
     def receive(self, message):
         if isinstance(message, LoadUsage):
-            answer = UsageLoaded(limit_key=KEY, entries=(), hold_until_ms=None, hold_reason=None)
-            self.tell(message.reply_to, answer)
+            picture = Picture((), (), (), 0, 0, (), 1.0, 0, 0)
+            self.tell(message.reply_to, UsageLoaded(limit_key=KEY, picture=picture))
 
 
 class Caller(Actor):
@@ -61,7 +62,10 @@ class Caller(Actor):
         self.reserve()
 
     def reserve(self):
-        self.tell(LIMITER, ReserveCall(reply_to=self.name, call=self.call, charge=Charge(TOKENS), priority=0))
+        self.tell(
+            LIMITER,
+            ReserveCall(reply_to=self.name, call=self.call, charge=Charge(1, TOKENS, TOKENS, TOKENS), priority=0),
+        )
 
     def receive(self, message):
         match message:
@@ -70,7 +74,7 @@ class Caller(Actor):
                 with self.client.stream("POST", f"{self.url}/v1/chat/completions", json=body) as response:
                     self.tell(LIMITER, LimitsObserved(call, None))
                     response.read()
-                self.tell(LIMITER, SettleCall(call=call, tokens=None))
+                self.tell(LIMITER, SettleCall(call=call, used=None, succeeded=True))
                 self.done.put(response.status_code)
                 self.next()
             case CallDeferred(until_ms=until_ms):

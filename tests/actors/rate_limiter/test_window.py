@@ -4,7 +4,7 @@ import pytest
 
 from callboard.actors.rate_limiter.window import Window
 
-SLOT = 0.0625
+SLOT = 0.125
 
 
 @pytest.fixture
@@ -91,13 +91,40 @@ def test_what_will_be_left_at_a_later_time(window):
     assert [window.free_at(at, 10.0) for at in (10.0, 60.9, 61.0, 71.0)] == [5, 5, 9, 10]
 
 
-def test_restored_charges_lapse_as_if_they_had_been_counted_as_late_as_possible(window):
-    window.restore(3, 90.0, 100.0)
-    window.restore(2, 20.0, 100.0)
-    window.restore(1, 500.0, 100.0)
-    assert window.used(100.0) == 4, "one from long ago has lapsed; one from the future is from now at the latest"
-    assert window.used(151.0) == 1
-    assert window.used(161.0) == 0
+class TestOtherWorkers:
+    """What the database says of them, and of ourselves."""
+
+    def test_their_charges_stand_beside_ours_until_they_lapse(self, window):
+        window.add(3, 0.0)
+        window.learn([(30.0, 4), (31.0, 2)], [], 0.0)
+        assert (window.used(0.0), window.free(0.0), window.shared) == (9, 1, True)
+        assert window.earliest(5, 0.0) == 30.0
+        assert window.earliest(8, 0.0) == 61.0
+        assert window.free_at(31.0, 0.0) == 7
+        window.learn([(31.0, 1)], [], 10.0)
+        assert window.used(10.0) == 4, "the last word on them"
+        assert window.used(31.0) == 3
+        assert not window.shared
+
+    def test_what_is_on_record_as_ours_but_not_known_here_counts(self, window):
+        window.add(3, 0.0)
+        window.learn([], [(61.0, 3)], 0.0)
+        assert window.used(0.0) == 3
+        window.learn([], [(61.0, 5), (20.0, 1)], 0.0)
+        assert window.used(0.0) == 6
+
+    def test_instants_of_another_clock_fall_into_the_right_slot(self, window):
+        window.learn([(30.001, 4)], [], 0.0)
+        assert window.earliest(10, 0.0) == 30.0
+        window.learn([(30.003, 4)], [], 0.0)
+        assert window.earliest(10, 0.0) == 30.0 + SLOT
+
+    def test_what_headers_showed_of_them_is_not_counted_twice(self, window):
+        window.add(1, 0.0)
+        window.observe(remaining=3, younger=0, since=0.0, now=0.0)
+        assert window.used(0.0) == 7
+        window.learn([(50.0, 5)], [], 0.0)
+        assert window.used(0.0) == 1 + 5 + 1
 
 
 class TestUseByOthers:

@@ -1,12 +1,11 @@
 """What the ledger and the limiter are told about a call."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from callboard.actors.messages import CallRef
 from callboard.actors.providers.model import Billed, CallError, Completion, ErrorClass, Finish, Message, Usage
 from callboard.actors.runner import booking
+from callboard.actors.runner.charges import charge_of
 from callboard.actors.runner.effects import CallModel
 from callboard.actors.settings import CompanySettings, LimitSettings, PriceSettings, Route
 from callboard.persistence.model import ClaimedJob, JobOptions, Lease
@@ -37,23 +36,13 @@ def test_a_request_takes_the_route_s_output_limit_where_the_handler_names_none()
     assert booking.request_of(effect(model="alias"), route()).model == "s1"
 
 
-@given(st.text(max_size=2000), st.none() | st.integers(1, 5000), st.booleans())
-def test_what_is_reserved_covers_the_answer(text, max_output, on_admission):
-    where = route(max_output=None, charges_on_admission=on_admission)
-    request = booking.request_of(effect(text, max_output=max_output), where)
-    charge = booking.charge_of(request, where)
-    assert charge.tokens >= (max_output or booking.ASSUMED_OUTPUT)
-    both = booking.charge_of(request, route(charges_on_admission=False)).tokens
-    assert charge.tokens <= both
-
-
 def test_the_intent_names_the_call_before_it_leaves():
     request = booking.request_of(effect(), route())
-    charge = booking.charge_of(request, route())
+    charge = charge_of(request, route())
     intent = booking.intent_of(effect(), request, route(), charge)
     assert (intent.step, intent.provider, intent.model, intent.limit_key) == ("one", "acme", "s1", "acme/s")
     assert intent.fingerprint == request.fingerprint()
-    assert intent.reserved_tokens == charge.tokens
+    assert (intent.reserved_tokens, intent.reserved_input, intent.reserved_output) == (charge.total, charge.input, 100)
     assert intent.reserved_cost >= 100 * 2000
     assert booking.intent_of(effect(), request, route(price=None), charge).reserved_cost is None
 
@@ -106,24 +95,6 @@ def test_an_answered_call_is_booked_with_its_usage_and_cost():
 def test_what_the_provider_did_not_say_is_booked_as_unknown():
     outcome = booking.completed(answer(None), route())
     assert (outcome.usage, outcome.cost) == (None, None)
-    charge = booking.charge_of(booking.request_of(effect(), route()), route())
-    assert booking.settle_completed(CALL, answer(None), charge, route()).tokens is None
-
-
-def test_a_provider_that_charges_on_admission_gives_nothing_back():
-    charge = booking.charge_of(booking.request_of(effect(), route()), route())
-    assert booking.settle_completed(CALL, answer(USAGE), charge, route()).tokens == USAGE.total
-    strict = route(charges_on_admission=True)
-    assert booking.settle_completed(CALL, answer(USAGE), charge, strict).tokens == charge.tokens
-
-
-@pytest.mark.parametrize("kind", ErrorClass)
-def test_a_failed_call_is_refunded_what_the_model_never_saw(kind):
-    never_sent = booking.settle_failed(CALL, CallError(kind=kind, message="", sent=False))
-    assert not never_sent.sent
-    sent = booking.settle_failed(CALL, CallError(kind=kind, message=""))
-    refused = {"invalid", "not_found", "auth", "quota", "rate", "too_large", "context"}
-    assert (sent.sent, sent.tokens, sent.refund_tokens) == (True, None, kind in refused)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.runner.actor import JobRunnerActor
 from callboard.actors.runner.handlers import HandlerRegistry
 from callboard.actors.settings import CompanySettings
+from callboard.persistence.limit_rules import Gate
 from callboard.persistence.model import ClaimedJob, JobOptions, Lease
 
 SETTINGS = CompanySettings(
@@ -77,7 +78,7 @@ def perform(stage: tuple[SimulationScheduler, ActorSystem, list[Any]], epoch: in
     )  # fmt: skip
     asked = after(RunJob(job))
     assert isinstance(asked, ReserveCall)
-    assert isinstance(after(CallGranted(asked.call)), RecordIntent)
+    assert isinstance(after(CallGranted(asked.call, Gate("acme/s", "acme", 0, asked.charge))), RecordIntent)
     assert isinstance(after(IntentRecorded(asked.call, 1)), StartCall)
     after(CallFinished(asked.call, Completion(text="!", finish=Finish.STOP)))
 

@@ -4,10 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callboard.actors.providers.model import Message
+from callboard.actors.providers.model import Message, Tool
 from callboard.actors.runner.chat import InvalidDataError, parse
+from callboard.actors.runner.chat_data import check_pairs
 
 HELLO = (Message("user", "Hello"),)
+USER = {"role": "user", "content": "Hello"}
+TEXT = {"type": "text", "text": "x"}
+IMAGE = {"type": "image", "url": "https://x.test/a.png"}
+CALL = {"type": "tool_call", "id": "c1", "name": "f"}
+RESULT = {"type": "tool_result", "call_id": "c1", "content": "x"}
+ASKS = {"role": "assistant", "content": [CALL]}
+TELLS = {"role": "tool", "content": [RESULT]}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,42 @@ def test_the_options_are_passed_on():
         ({"prompt": "a", "stop": "word"}, "data.stop: expected list"),
         ({"prompt": "a", "stop": [1]}, "data.stop: expected a list of strings"),
         ({"prompt": "a", "extra": []}, "data.extra: expected dict"),
+        ({"messages": [{"role": "user", "content": []}]}, "data.messages[0].content: expected text, or a list"),
+        (
+            {"messages": [USER, {"role": "user", "content": [{"type": "x"}]}]},
+            "data.messages[1].content[0].type: expected",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "url": "http://x"}]}]},
+            "data.messages[0].content[0].url",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [TEXT, CALL]}]},
+            "data.messages[0].content[1].type: the role user holds text, image, not tool_call",
+        ),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "data.messages[0].content: the role tool holds tool_result"),
+        (
+            {"messages": [{"role": "system", "content": [IMAGE]}]},
+            "data.messages[0].content[0].type: the role system holds text",
+        ),
+        ({"prompt": "a", "tools": {}}, "data.tools: expected list"),
+        ({"prompt": "a", "tools": ["f"]}, "data.tools[0]: expected an object with a name"),
+        ({"prompt": "a", "tools": [{}]}, "data.tools[0].name: a tool needs one"),
+        ({"prompt": "a", "tools": [{"name": "a b"}]}, "data.tools[0].name: expected 1 to 64 letters"),
+        ({"prompt": "a", "tools": [{"name": "f"}, {"name": "f"}]}, "data.tools[1].name: 'f' is there twice"),
+        ({"prompt": "a", "tools": [{"name": "f", "parameters": []}]}, "data.tools[0].parameters: expected dict"),
+        ({"prompt": "a", "tools": [{"name": "f", "type": "function"}]}, "data.tools[0].type: unknown field"),
+        (
+            {"prompt": "a", "tools": [{"name": "f"}], "tool_choice": "g"},
+            "data.tool_choice: expected one of auto, none, required, f",
+        ),
+        ({"prompt": "a", "parallel_tools": 1}, "data.parallel_tools: expected bool, got int"),
+        ({"prompt": "a", "schema": []}, "data.schema: expected dict"),
+        ({"prompt": "a", "schema_name": "a b"}, "data.schema_name: expected 1 to 64"),
+        ({"prompt": "a", "effort": "huge"}, "data.effort: expected one of none, minimal"),
+        ({"prompt": "a", "cache_ttl": "2h"}, "data.cache_ttl: expected one of 5m, 1h"),
+        ({"prompt": "a", "reasks": 3}, "data.reasks: expected a whole number from 0 to 2"),
+        ({"prompt": "a", "reasks": True}, "data.reasks: expected a whole number"),
     ],
 )
 def test_a_refusal_names_the_field(data, told):
@@ -89,3 +133,32 @@ def test_whatever_it_is_given_it_takes_it_or_names_the_fault(data):
         refused = str(error)
     assert refused is None or refused.startswith("data")
     assert call is None or all(isinstance(message.content, str) for message in call.messages)
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        ([USER, ASKS, TELLS], None),
+        ([USER, ASKS, TELLS, USER], None),
+        ([USER, ASKS], "call 'c1' of 'f' has no result"),
+        ([USER, ASKS, USER, TELLS], "call 'c1' of 'f' has no result before message 2"),
+        (
+            [USER, TELLS],
+            "message 1 (counted without the system's) has a result for 'c1', which nothing before it calls",
+        ),
+        ([USER, ASKS, TELLS, TELLS], "has a result for 'c1', which nothing before it calls"),
+    ],
+)
+def test_calls_and_results_go_in_pairs(messages, told):
+    call = parse({"messages": messages, "system": "S"})
+    if told is None:
+        check_pairs(call.messages)
+        return
+    with pytest.raises(InvalidDataError) as refused:
+        check_pairs(call.messages)
+    assert told in str(refused.value)
+
+
+def test_tools_are_read_with_all_they_say():
+    given_tool = {"name": "f", "description": "F", "parameters": {"type": "object"}, "strict": True}
+    assert parse({"prompt": "a", "tools": [given_tool]}).tools == (Tool(**given_tool),)

@@ -138,3 +138,12 @@ def test_no_column_is_there_twice():
             "answer.job",
         ],
     )
+
+
+def test_a_turn_with_a_picture_is_shown_in_words(cli, provider, here):
+    (here / "a.png").write_bytes(PNG)
+    assert cli("add", "chat", "--prompt", "See this.", "--image", "a.png", "--conversation", "c").code == 0
+    assert cli("worker", "--once").code == 0
+    shown = cli("conversation", "show", "c").out
+    assert "See this.\n[an image]\n" in shown
+    assert base64.b64encode(PNG).decode() not in shown

@@ -7,6 +7,7 @@ import pytest
 from callboard.simulator import Simulator, SimulatorConfig
 
 KEY = "an-invented-key-123456"
+WIRES = ("openai-chat", "anthropic-messages", "gemini", "ollama")
 
 
 def verdicts(result):
@@ -18,6 +19,7 @@ def test_nothing_configured_is_fine(cli):
     assert result.code == 0
     assert "✗" not in result.out
     assert "the first worker, add or map creates it" in result.out
+    assert "provider ollama: not asked; needed only for models of ollama" in result.out
 
 
 @pytest.fixture
@@ -25,14 +27,15 @@ def guarded(here, monkeypatch):
     """A provider that wants a key, and is the default model's."""
     monkeypatch.setenv("LOCAL_KEY", KEY)
     with Simulator(SimulatorConfig(keys=(KEY,))) as simulator:
-        for wire, url in (("openai-chat", f"{simulator.url}/v1"), ("anthropic-messages", simulator.url)):
+        for wire in WIRES:
+            url = f"{simulator.url}/v1" if wire.startswith("openai") else simulator.url
             (here / f"{wire}.toml").write_text(
                 f'default_model = "local:m"\n[providers.local]\nwire = "{wire}"\nbase_url = "{url}"\nkey_env = "LOCAL_KEY"\n'
             )
         yield simulator
 
 
-@pytest.mark.parametrize("wire", ["openai-chat", "anthropic-messages"])
+@pytest.mark.parametrize("wire", WIRES)
 def test_a_good_key_is_accepted_and_nothing_is_paid(cli, guarded, wire):
     result = cli("doctor", "--config", f"{wire}.toml", "--json")
     assert result.code == 0
@@ -41,12 +44,15 @@ def test_a_good_key_is_accepted_and_nothing_is_paid(cli, guarded, wire):
     assert guarded.stats()["requests"] == 0
 
 
-@pytest.mark.parametrize("wire", ["openai-chat", "anthropic-messages"])
+@pytest.mark.parametrize("wire", WIRES)
 def test_a_bad_key(cli, guarded, monkeypatch, wire):
     monkeypatch.setenv("LOCAL_KEY", "another-invented-key")
     result = cli("doctor", "--config", f"{wire}.toml", "--json")
     assert result.code == 1
-    assert "refuses the key (HTTP 401)" in verdicts(result)["provider local", "wrong"]["what"]
+    assert (
+        f"refuses the key (HTTP {400 if wire == 'gemini' else 401})"
+        in verdicts(result)["provider local", "wrong"]["what"]
+    )
     assert "another-invented-key" not in result.out + result.err
 
 

@@ -112,3 +112,63 @@ def test_input_is_charged_at_admission_and_output_when_produced(simulate, manual
     manual_clock.seconds += 4
     assert client.call("anthropic").status_code == 200
     assert simulator.stats()["max_admitted_tokens_in_window"] == 2 * (39 + 17)
+
+
+TOOLS = [{"name": "add", "input_schema": {"type": "object", "properties": {}}}]
+CALLS = "Please call add {} and call add {}."
+
+
+def results(*ids, text_first=False):
+    text = [{"type": "text", "text": "And besides"}]
+    found = [{"type": "tool_result", "tool_use_id": one, "content": f"sum of {one}"} for one in ids]
+    return {"role": "user", "content": text + found if text_first else found + text}
+
+
+def test_calls_come_with_the_thinking_that_was_asked_for(simulate):
+    _, client = simulate()
+    body = client.call("anthropic", text=CALLS, tools=TOOLS, thinking={"type": "adaptive"}).json()
+    assert [block["type"] for block in body["content"]] == ["thinking", "tool_use", "tool_use"]
+    assert len({block["id"] for block in body["content"][1:]}) == 2
+    assert body["stop_reason"] == "tool_use"
+    assert body["usage"]["output_tokens_details"]["thinking_tokens"] > 0
+    one = client.call(
+        "anthropic", text=CALLS, tools=TOOLS, tool_choice={"type": "auto", "disable_parallel_tool_use": True}
+    )
+    assert len(one.json()["content"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (results("t1", "t2"), None),
+        (results("t1"), "messages.1: tool_use ids"),
+        (results("t1", "t2", "t3"), "messages.2: unexpected tool_use_id"),
+        (results("t1", "t2", text_first=True), "messages.2: tool_result blocks must come first"),
+        (None, "messages: tool_use ids"),
+    ],
+)
+def test_every_call_is_answered_in_the_next_turn(simulate, turn, said):
+    _, client = simulate()
+    asked = [{"type": "tool_use", "id": one, "name": "add", "input": {}} for one in ("t1", "t2")]
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": asked}, *([turn] if turn else [])]
+    reply = client.call("anthropic", messages=messages, tools=TOOLS)
+    if said is None:
+        assert reply.json()["content"][0]["text"].startswith("sum of t")
+    else:
+        assert (reply.status_code, reply.json()["error"]["message"].startswith(said)) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{}]},
+        {"tool_choice": {"type": "any"}},
+        {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "subtract"}},
+        {"tools": TOOLS, "tool_choice": "any"},
+        {"tools": TOOLS, "tool_choice": {"type": "any"}, "thinking": {"type": "adaptive"}},
+        {"output_config": "low"},
+    ],
+)
+def test_tools_that_make_no_sense_are_refused(simulate, fields):
+    _, client = simulate()
+    assert client.call("anthropic", **fields).status_code == 400

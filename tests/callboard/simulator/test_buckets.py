@@ -80,3 +80,13 @@ def test_the_window_maximum_is_that_of_every_window(entries):
         seen.append((now, amount))
     sums = [sum(a for t, a in seen if end - 10.0 < t <= end) for end, _ in seen]
     assert maximum.maximum == max(sums, default=0)
+
+
+def test_a_day_gives_nothing_back_before_the_next():
+    limits = Limits({"requests_per_day": 2}, None, 1.0, 0.0)
+    for now in (0.0, 1000.0):
+        assert limits.admit({"requests_per_day": 1}, now) is None
+    refused = limits.admit({"requests_per_day": 1}, 1430.0)
+    assert refused is not None
+    assert (refused.dimension, refused.wait_seconds) == ("requests_per_day", 10.0)
+    assert limits.admit({"requests_per_day": 1}, 1440.0) is None

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
         ({"fault": {"kind": "cut", "chunks": 3}}, "unknown field 'chunks'; known: kind, n"),
         ({"fault": {"kind": "cut"}, "time": 1}, "unknown field 'time'"),
         ({"fault": {"kind": "cut"}, "match": {"text": "x"}}, "unknown field 'text'"),
-        ({"fault": {"kind": "cut"}, "match": {"wire": "gemini"}}, "'match.wire'"),
+        ({"fault": {"kind": "cut"}, "match": {"wire": "telepathy"}}, "'match.wire'"),
         ({"fault": {"kind": "cut"}, "match": {"contains": 3}}, "'match.contains' must be a string"),
         ({"fault": {"kind": "cut"}, "times": -1}, "'times'"),
         ({"fault": {"kind": "cut"}, "after": None}, "'after'"),

@@ -207,3 +207,68 @@ def test_the_journal_holds_no_key(simulate):
     assert "secret-key-1" not in json.dumps([first, second])
     assert first["headers"]["authorization"] == second["headers"]["x-api-key"]
     assert first["headers"]["authorization"].startswith("<redacted>")
+
+
+ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+
+
+def test_calls_whole_and_in_pieces(simulate, read_events):
+    _, client = simulate()
+    asked = {"text": 'call add {"a": 1, "b": "two words"} then call add', "tools": [ADD]}
+    choice = client.call(**asked).json()["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    calls = choice["message"]["tool_calls"]
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [{"a": 1, "b": "two words"}, {}]
+    assert len({call["id"] for call in calls}) == 2
+    chunks = [data for _, data in read_events(client.call(stream=True, **asked).content) if data != "[DONE]"]
+    deltas = [delta for chunk in chunks for delta in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert [(d["index"], d["function"]["name"]) for d in deltas if "id" in d] == [(0, "add"), (1, "add")]
+    pieces = [d["function"]["arguments"] for d in deltas if d["index"] == 0]
+    assert len(pieces) > 2
+    assert json.loads("".join(pieces)) == {"a": 1, "b": "two words"}
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    one = client.call(parallel_tool_calls=False, **asked).json()["choices"][0]["message"]
+    assert len(one["tool_calls"]) == 1
+
+
+def test_what_follows_a_tools_result(simulate):
+    _, client = simulate()
+    messages = [
+        {"role": "user", "content": "call add"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "It is 2."},
+    ]
+    choice = client.call(messages=messages, tools=[ADD]).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("It is 2.", "stop")
+
+
+def test_reasoning_and_images_are_counted(simulate):
+    _, client = simulate()
+    plain = client.call().json()["usage"]
+    reasoned = client.call(reasoning_effort="low").json()["usage"]
+    assert reasoned["completion_tokens_details"]["reasoning_tokens"] == 16
+    assert reasoned["completion_tokens"] == plain["completion_tokens"] + 16
+    assert client.call(reasoning_effort="none").json()["usage"] == plain
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    content = [{"type": "text", "text": "x"}, image, image]
+    one = client.call(messages=[{"role": "user", "content": "x"}]).json()["usage"]["prompt_tokens"]
+    assert client.call(messages=[{"role": "user", "content": content}]).json()["usage"]["prompt_tokens"] == one + 512
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tools": "x"}, "'tools'"),
+        ({"tools": [{"type": "function", "name": "flat"}]}, "tools[0].function.name"),
+        ({"tool_choice": "required"}, "only allowed when 'tools'"),
+        ({"parallel_tool_calls": False}, "only allowed when 'tools'"),
+        ({"tools": [ADD], "tool_choice": "perhaps"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "response_format"),
+    ],
+    ids=str,
+)
+def test_tools_and_schemas_that_are_refused(simulate, fields, said):
+    _, client = simulate()
+    reply = client.call(**fields)
+    assert reply.status_code == 400
+    assert said in reply.json()["error"]["message"]
