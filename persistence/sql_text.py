@@ -255,8 +255,10 @@ FROM llm_budget_usage
 WHERE llm_budget_usage.budget = :key AND llm_budget_usage.period = :in_period
 """,
     "budgets.USAGE": """
-SELECT llm_budget_usage.budget, llm_budget_usage.period, llm_budget_usage.cap, llm_budget_usage.token_cap, llm_budget_usage.spent, llm_budget_usage.reserved, llm_budget_usage.tokens_spent, llm_budget_usage.tokens_reserved, llm_budget_usage.until, llm_budget_usage.updated_at
-FROM llm_budget_usage ORDER BY llm_budget_usage.budget, llm_budget_usage.period DESC
+SELECT * FROM (
+        SELECT budget, period, cap, token_cap, spent, reserved, tokens_spent, tokens_reserved, until, updated_at
+        FROM llm_budget_usage ORDER BY updated_at DESC LIMIT :limit + 0
+    ) ORDER BY budget, period DESC
 """,
     "claims.AGE": """
 WITH RECURSIVE levels(boost) AS (
@@ -766,6 +768,12 @@ SELECT edge.step, edge.depends_on, edge.name, target.state, target.type FROM llm
     "flows.WAIT_AGAIN": """
 UPDATE llm_jobs SET pending=:open, state='waiting_children', updated_at=:now, changed_by=:actor, reason='what it waits on is live again' WHERE llm_jobs.id = :waiter AND llm_jobs.state IN ('waiting', 'waiting_children')
 """,
+    "handles.GIVE_UP": """
+UPDATE llm_calls SET error = json_remove(error, '$.resumable')
+    WHERE id = :call_id AND state = 'unknown' AND handle IS NOT NULL AND error IS NOT NULL
+        AND EXISTS (SELECT 1 FROM llm_jobs WHERE id = llm_calls.job_id AND state = 'cancelled')
+    RETURNING provider, handle
+""",
     "handles.KEEP": """
 UPDATE llm_calls SET handle=:kept WHERE llm_calls.id = :call_id
 """,
@@ -991,7 +999,8 @@ UPDATE llm_calls SET
         cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cache_write_1h = :cache_write_1h,
         cost = :cost, price_id = :price_id, finish = :finish,
         request_id = :request_id, error_class = :error_class, error = :error
-    WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
+    WHERE id = :call_id AND job_id = :job_id AND state IN ('open', 'unknown')
+        AND (epoch = :epoch OR epoch > :epoch AND :state = 'completed' AND origin = 'resumed')
     RETURNING state
 """,
     "ledger.STANDS": """
@@ -1883,6 +1892,10 @@ CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
         UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
             tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
         WHERE budget = OLD.budget AND period = OLD.period; END
+""",
+    """
+CREATE TRIGGER llm_budget_forgotten AFTER DELETE ON llm_jobs
+        BEGIN DELETE FROM llm_budget_usage WHERE budget = 'job:' || OLD.id; END
 """,
     """
 CREATE VIEW llm_inbox AS
