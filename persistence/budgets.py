@@ -347,9 +347,9 @@ def set_job_budget(c: Connection, job_id: int, dollars: float | None, now: int) 
     return c.change(_JOB_BUDGET, {"wanted": job_id, "dollars": dollars}) == 1
 
 
-def standings(c: Connection) -> list[Standing]:
-    """Every budget that was ever asked, by name, the newest period first."""
-    return [Standing(*row) for row in c.run(_USAGE)]
+def standings(c: Connection, limit: int = 1000) -> list[Standing]:
+    """The budgets that were asked last, `limit` at most, by name, the newest period first."""
+    return [Standing(*row) for row in c.run(_USAGE, {"limit": limit})]
 
 
 def forget(c: Connection, before: int) -> int:

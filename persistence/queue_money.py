@@ -38,12 +38,12 @@ class QueueMoney(QueueConnections):
         with self._reader() as connection:
             return costs.of_tree(connection, job_id)
 
-    def budgets(self) -> "list[Standing]":
-        """How each budget stands that was ever asked, by name, the newest period first: those of workers, of the board, and of jobs ("job:7")."""
+    def budgets(self, limit: int = 1000) -> "list[Standing]":
+        """How the budgets stand that were asked last, by name, the newest period first: those of workers, of the board, and of jobs ("job:7")."""
         from . import budgets
 
         with self._reader() as connection:
-            return budgets.standings(connection)
+            return budgets.standings(connection, limit)
 
     def set_budget(
         self,

@@ -264,6 +264,10 @@ CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
             tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
         WHERE budget = OLD.budget AND period = OLD.period; END
     """,
+    """
+CREATE TRIGGER llm_budget_forgotten AFTER DELETE ON llm_jobs
+        BEGIN DELETE FROM llm_budget_usage WHERE budget = 'job:' || OLD.id; END
+    """,
 )
 
 
