@@ -79,7 +79,7 @@ INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, mode
 SELECT batch_id FROM llm_batches WHERE provider = :provider AND batch_id IS NOT NULL AND created_at >= :since
 """,
     "batches.LATE": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND deadline <= :until ORDER BY id LIMIT :limit + 0
 """,
     "batches.LATENCIES": """
@@ -99,7 +99,8 @@ SELECT batch.id, batch.job_id, batch.kind, batch.provider, batch.endpoint, batch
 SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.MEMBER": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
+SELECT id, job_id, step, state, model, limit_key, json_object('model', json_extract(request, '$.model')), tokens, call_id, bytes
+    FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
 """,
     "batches.MEMBERS": """
 SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
@@ -137,7 +138,7 @@ UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, l
     WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
 """,
     "batches.PART": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
+SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
 """,
     "batches.PAST": """
 SELECT request.job_id, request.step, count(*), max(request.state = 'left' AND request.error IS NOT NULL),
@@ -182,7 +183,7 @@ UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NUL
 UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.UNANSWERED": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent' OR (state = 'left' AND call_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM llm_calls WHERE llm_calls.id = call_id AND llm_calls.state = 'open')))
     ORDER BY id LIMIT :limit + 0
@@ -830,7 +831,7 @@ WHERE llm_jobs."key" IS NOT NULL AND llm_jobs."key" IN (SELECT anon_1.value
 FROM json_each(:keys) AS anon_1)
 """,
     "host_store.CALLS": """
-SELECT llm_calls.id, llm_calls.job_id, llm_calls.epoch, llm_calls.attempt, llm_calls.step, llm_calls.fingerprint, llm_calls.provider, llm_calls.model, llm_calls.limit_key, llm_calls.state, llm_calls.reserved_tokens, llm_calls.reserved_cost, llm_calls.sent_at, llm_calls.finished_at, llm_calls.first_token_ms, llm_calls.input_uncached, llm_calls.cache_read, llm_calls.cache_write, llm_calls.output_visible, llm_calls.output_reasoning, llm_calls.cost, llm_calls.finish, llm_calls.request_id, llm_calls.error_class, llm_calls.error
+SELECT llm_calls.id, llm_calls.job_id, llm_calls.epoch, llm_calls.attempt, llm_calls.step, llm_calls.fingerprint, llm_calls.provider, llm_calls.model, llm_calls.limit_key, llm_calls.state, llm_calls.reserved_tokens, llm_calls.reserved_cost, llm_calls.sent_at, llm_calls.finished_at, llm_calls.first_token_ms, llm_calls.input_uncached, llm_calls.cache_read, llm_calls.cache_write, llm_calls.output_visible, llm_calls.output_reasoning, llm_calls.cost, llm_calls.finish, llm_calls.request_id, llm_calls.error_class, llm_calls.error, llm_calls.cache_write_1h, llm_calls.origin, llm_calls.price_id
 FROM llm_calls
 WHERE llm_calls.job_id = :wanted ORDER BY llm_calls.id
 """,
