@@ -197,7 +197,7 @@ UPDATE llm_jobs SET losses = 0 WHERE id = :driver AND losses > 0
 """,
     "budgets.BEGIN_AT": """
 INSERT INTO llm_budget_usage (budget, period, spent, tokens_spent, updated_at) VALUES (:key, '', :spent, :tokens, :now)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO UPDATE SET spent = max(spent, excluded.spent), tokens_spent = max(tokens_spent, excluded.tokens_spent)
 """,
     "budgets.DESCRIBE": """
 INSERT INTO llm_budget_usage (budget, period, cap, token_cap, until, updated_at) VALUES (:key, :in_period, :cap, :token_cap, :until, :now)
@@ -260,6 +260,54 @@ SELECT * FROM (
         SELECT budget, period, cap, token_cap, spent, reserved, tokens_spent, tokens_reserved, until, updated_at
         FROM llm_budget_usage ORDER BY updated_at DESC LIMIT :limit + 0
     ) ORDER BY budget, period DESC
+""",
+    "cache.DROP": """
+DELETE FROM llm_cache WHERE "key" = :key
+""",
+    "cache.FIND": """
+SELECT completion, cost FROM llm_cache WHERE "key" = :key AND at >= :oldest
+""",
+    "cache.FORGET_FLIGHTS": """
+DELETE FROM llm_cache_flights WHERE NOT EXISTS (SELECT 1 FROM llm_jobs AS job WHERE job.id = llm_cache_flights.job_id AND job.lease_epoch = llm_cache_flights.epoch AND job.state = 'active')
+""",
+    "cache.HIT": """
+INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, sent_at, finished_at,
+        input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, finish, requests, origin, saved)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'completed', 0, :now, :now,
+        0, 0, 0, 0, 0, 0, 0, :finish, 0, 'cache', :saved
+    FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    RETURNING id
+""",
+    "cache.KEEP": """
+INSERT INTO llm_cache ("key", completion, cost, at, used_at, bytes) VALUES (:key, :completion, :cost, :now, :now, :bytes)
+    ON CONFLICT DO UPDATE SET completion = excluded.completion, cost = excluded.cost, at = excluded.at, used_at = excluded.used_at,
+        bytes = excluded.bytes
+""",
+    "cache.LAND": """
+DELETE FROM llm_cache_flights WHERE "key" = :key AND job_id = :job_id AND epoch = :epoch AND number = :number
+""",
+    "cache.LEAD": """
+INSERT INTO llm_cache_flights ("key", job_id, epoch, number, at)
+    SELECT :key, id, lease_epoch, :number, :now FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    ON CONFLICT DO UPDATE SET job_id = excluded.job_id, epoch = excluded.epoch, number = excluded.number, at = excluded.at
+    WHERE (llm_cache_flights.job_id = excluded.job_id AND llm_cache_flights.epoch = excluded.epoch
+            AND llm_cache_flights.number = excluded.number)
+        OR NOT EXISTS (SELECT 1 FROM llm_jobs AS job WHERE job.id = llm_cache_flights.job_id AND job.lease_epoch = llm_cache_flights.epoch AND job.state = 'active')
+""",
+    "cache.OLDEST": """
+SELECT "key", bytes FROM llm_cache ORDER BY used_at LIMIT :limit + 0
+""",
+    "cache.OVERVIEW": """
+SELECT count(*), coalesce(sum(bytes), 0), coalesce(sum(hits), 0), min(at), max(at) FROM llm_cache
+""",
+    "cache.SAVED": """
+SELECT count(*), sum(saved) FROM llm_calls WHERE origin = 'cache'
+""",
+    "cache.SIZE": """
+SELECT count(*), coalesce(sum(bytes), 0) FROM llm_cache
+""",
+    "cache.USED": """
+UPDATE llm_cache SET hits = hits + 1, used_at = :now WHERE "key" = :key
 """,
     "claims.AGE": """
 WITH RECURSIVE levels(boost) AS (
@@ -501,101 +549,101 @@ SELECT job.id, c.id, c.name, c.settings FROM json_each(:ids) AS claimed
     CROSS JOIN llm_conversations AS c ON c.id = job.conversation_id
 """,
     "costs.BY_ALL": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT 'all' AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT 'all', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT 'all', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_DAY": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT strftime('%Y-%m-%d', c.sent_at / 1000, 'unixepoch') AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT strftime('%Y-%m-%d', day * 86400, 'unixepoch'), sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT strftime('%Y-%m-%d', day * 86400, 'unixepoch'), sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_JOB": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT CAST(c.job_id AS TEXT) AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_MODEL": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT c.provider || ':' || c.model AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider || ':' || model END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider || ':' || model END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_PROVIDER": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT c.provider AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_QUEUE": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT j.queue AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_TAG": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT coalesce(j.tag, '') AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT tag, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT tag, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_TREE": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT CAST(coalesce(j.root_id, j.id) AS TEXT) AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_TYPE": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT j.type AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
@@ -1308,8 +1356,20 @@ CREATE TABLE llm_cache (
 	at INTEGER NOT NULL,
 	hits INTEGER DEFAULT '0' NOT NULL,
 	used_at INTEGER NOT NULL,
+	bytes INTEGER NOT NULL,
 	PRIMARY KEY ("key")
 )
+""",
+    """
+CREATE TABLE llm_cache_flights (
+	"key" TEXT NOT NULL,
+	job_id INTEGER NOT NULL,
+	epoch INTEGER NOT NULL,
+	number INTEGER NOT NULL,
+	at INTEGER NOT NULL,
+	PRIMARY KEY ("key")
+)
+ WITHOUT ROWID
 """,
     """
 CREATE TABLE llm_conversations (
@@ -1561,6 +1621,7 @@ CREATE TABLE llm_calls (
 	origin TEXT,
 	handle TEXT CONSTRAINT handle_json CHECK (handle IS NULL OR json_valid(handle)),
 	price_id TEXT,
+	saved INTEGER,
 	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
 )
 """,
@@ -1681,7 +1742,7 @@ CREATE TABLE llm_call_completions (
 )
 """,
     """
-CREATE INDEX llm_cache_used ON llm_cache (used_at)
+CREATE INDEX llm_cache_used ON llm_cache (used_at, bytes)
 """,
     """
 CREATE INDEX llm_schedules_due ON llm_schedules (next_at) WHERE paused_at IS NULL
