@@ -60,7 +60,7 @@ PUT = _put.on_conflict_do_update(
 DROP = delete(budgets).where(budgets.c.name == bindparam("budget_name"))
 BEGIN_AT = text("""
     INSERT INTO llm_budget_usage (budget, period, spent, tokens_spent, updated_at) VALUES (:key, '', :spent, :tokens, :now)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO UPDATE SET spent = max(spent, excluded.spent), tokens_spent = max(tokens_spent, excluded.tokens_spent)
     """)
 # Jobs that wait for a budget look again: it is another one now.
 FREE = text("""

@@ -249,6 +249,10 @@ def test_budgets_on_the_board_hold_for_every_worker_and_can_be_raised(board):
     board.queue.set_budget("run", dollars=0.02, scope="tag", value="x", action="pause")
     (two,) = board.claim()
     assert isinstance(ask(board, two), int)
+    board.queue.set_budget("run", dollars=0.02, scope="tag", value="x", spent=15_000_000)
+    assert standing(board, "run")[0] == 15_000_000  # for what was spent while it was not there
+    board.queue.set_budget("run", dollars=0.02, scope="tag", value="x", spent=3)
+    assert standing(board, "run")[0] == 15_000_000
     assert board.queue.drop_budget("run") is True
     assert board.queue.drop_budget("run") is False
 
