@@ -38,6 +38,22 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timezone: str = "UTC"
     warm_up: bool = False
 
+    def __post_init__(self) -> None:
+        _check_timezone(self.timezone)
+
+
+def _check_timezone(name: str) -> None:
+    if name == "UTC":
+        return
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            f"timezone {name!r} is not known: give an IANA name like 'America/Los_Angeles' (and install tzdata where the system has none)"
+        ) from error
+
 
 FallbackOn = Literal[
     "rate",
