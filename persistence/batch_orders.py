@@ -343,9 +343,8 @@ def _book(c: Connection, member: Member, outcome: CallOutcome, now: int) -> None
     """Book a member's outcome, once; a completion is kept whatever has become of its job."""
     if member.call_id is None:
         return
-    job_id, epoch, state = c.run(_CALL, {"call_id": member.call_id})[0]
-    if state in ("open", "unknown"):
-        ledger.record_outcome(c, Lease(job_id, epoch), member.call_id, outcome, now)
+    job_id, epoch = c.run(_CALL, {"call_id": member.call_id})[0]
+    ledger.record_outcome(c, Lease(job_id, epoch), member.call_id, outcome, now)
 
 
 def tell(

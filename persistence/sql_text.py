@@ -24,7 +24,7 @@ SELECT id, job_id, kind, provider, group_key, endpoint, state, requests, bytes, 
     FROM llm_batches WHERE job_id = :driver ORDER BY id DESC LIMIT 1
 """,
     "batches.CALL": """
-SELECT job_id, epoch, state FROM llm_calls WHERE id = :call_id
+SELECT job_id, epoch FROM llm_calls WHERE id = :call_id
 """,
     "batches.COMPANY": """
 SELECT coalesce(sum(jobs), 0) FROM llm_job_counts WHERE type = :type AND (state = 'waiting' OR state = 'active')

@@ -97,7 +97,7 @@ INTENDED = text("UPDATE llm_batch_requests SET call_id = :call_id WHERE id = :re
 SENT = text(
     "UPDATE llm_batch_requests SET state = 'sent' WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NOT NULL"
 )
-CALL = text("SELECT job_id, epoch, state FROM llm_calls WHERE id = :call_id")
+CALL = text("SELECT job_id, epoch FROM llm_calls WHERE id = :call_id")
 EDGE_OPEN = text("""
     SELECT 1 FROM llm_job_edges WHERE job_id = :job_id AND depends_on = :driver AND step = :step AND state = 'open'
     """)
