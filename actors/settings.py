@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from .batch_settings import BatchSettings, EmbeddingSettings
+from .cache_settings import CacheSettings
 from .money_settings import BudgetSettings, PricesSettings
 from .money_settings import PriceSettings as PriceSettings  # noqa: PLC0414 - where others look for it
 from .prices import price_for
@@ -179,6 +180,7 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     budgets: dict[str, BudgetSettings] = {}
     batch: BatchSettings = BatchSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
+    cache: CacheSettings = CacheSettings()
     handlers: dict[str, str] = {}
     retries: RetrySettings = RetrySettings()
     default_model: str | None = None
