@@ -172,8 +172,8 @@ class DispatcherActor(Actor):
                 self._on_busy(runner, lease, alone)
             case LeasesLost(leases):
                 self._on_leases_lost(leases)
-            case KeyHeld(key, until_ms):
-                self._allowances[key] = Allowance(0, until_ms)
+            case KeyHeld(key, until_ms, _, kind):
+                self._allowances[key] = Allowance(0, until_ms, kind)
             case KeyFreed(key, headroom):
                 self._on_key_freed(key, headroom)
             case ChildDown(child, _, reason, will_restart):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ..persistence.batches import DRIVERS
 from ..persistence.model import LaneDepth
 from .roster import DRIVER_TYPES, RunnerGroup, runner_groups
-from .settings import CompanySettings, UnknownModelError, route
+from .settings import CompanySettings, UnknownModelError, covers, route
 
 NEEDS_MODEL = frozenset({"chat"})
 """Types that cannot run without a model, so that a default is looked for when a job names none."""
@@ -14,10 +14,14 @@ NEEDS_MODEL = frozenset({"chat"})
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many more jobs of a limit key may be claimed, and until when (epoch ms) that holds; after it, any number may."""
+    """How many more jobs of a limit key may be claimed, and until when (epoch ms) that holds; after it, any number may.
+
+    `kind`: what holds a key of which none may (`LimitHold.kind`).
+    """
 
     left: int
     until_ms: int
+    kind: str = "rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def plan_claim(
         quota = slots
         if lane.model is not None or lane.type in NEEDS_MODEL:
             try:
-                key = route(settings, lane.model).limit_key
+                key = _key_of(lane, settings, allowances, now_ms)
             except UnknownModelError as error:
                 unroutable[lane.lane] = str(error)
                 continue
@@ -89,6 +93,21 @@ def plan_claim(
             quotas[lane.lane] = quota
             capable[lane.lane] = frozenset(group.name for group in groups if group.can_run(lane))
     return Plan(quotas, unroutable, keys, capable, frozenset(paused), frozenset(elsewhere))
+
+
+def _key_of(lane: LaneDepth, settings: CompanySettings, allowances: Mapping[str, Allowance], now_ms: int) -> str:
+    """The limit key that the jobs of a lane will be admitted by: of its model, or of the first in its chain that it may go on to and that is not held.
+
+    Raises UnknownModelError.
+    """
+    where = route(settings, lane.model)
+    held, key = allowances.get(where.limit_key), where.limit_key
+    for name in where.fallback:
+        if held is None or held.left > 0 or held.until_ms <= now_ms or not covers(where.fallback_on, held.kind):
+            break
+        key = route(settings, name).limit_key
+        held = allowances.get(key)
+    return key
 
 
 def _meant_for(settings: CompanySettings, lane: LaneDepth) -> bool:

@@ -222,6 +222,15 @@ class UnknownModelError(LookupError):
     """A job names a model that is neither an alias nor `provider:model` of a configured provider."""
 
 
+_BREAKER: frozenset[str] = frozenset({"overloaded", "server", "connect"})
+"""The classes of failure that open a breaker (`rate_limiter.breaker.TROUBLE`)."""
+
+
+def covers(fallback_on: frozenset[str], hold: str) -> bool:
+    """Whether a chain goes on to its next model after a hold of this kind (`LimitHold.kind`): rather than wait for it, and without a call."""
+    return bool(fallback_on & _BREAKER) if hold == "breaker" else hold in fallback_on
+
+
 def route(settings: CompanySettings, model: str | None) -> Route:
     """Resolve an alias, or a `provider:model` of a configured provider; None is the default model.
 

@@ -282,3 +282,5 @@ class AsyncJobQueue:
     set_budget = _verb(JobQueue.set_budget)
     drop_budget = _verb(JobQueue.drop_budget)
     set_job_budget = _verb(JobQueue.set_job_budget)
+    cache_status = _verb(JobQueue.cache_status)
+    clear_cache = _verb(JobQueue.clear_cache)

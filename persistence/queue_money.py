@@ -1,4 +1,4 @@
-"""The host's side of money: what calls have cost, and budgets on the board."""
+"""The host's side of money: what calls have cost, budgets on the board, and answers that are kept."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,7 @@ from .queue_connections import QueueConnections
 
 if TYPE_CHECKING:
     from .budgets import Standing
+    from .cache import CacheStatus
     from .costs import CostRow, TreeCost
 
 
@@ -104,3 +105,17 @@ class QueueMoney(QueueConnections):
             found = budgets.set_job_budget(connection, job_id, dollars, self.clock())
         if not found:
             raise JobNotFoundError(f"there is no job {job_id} on {self.name}")
+
+    def cache_status(self) -> "CacheStatus":
+        """What is kept of answers that may be given again, and what that has saved."""
+        from . import cache
+
+        with self._reader() as connection:
+            return cache.status(connection)
+
+    def clear_cache(self) -> int:
+        """Drop some of the answers that are kept, in one short transaction; returns how many. To be called until it returns 0."""
+        from . import cache
+
+        with self._writer() as connection:
+            return cache.clear(connection)

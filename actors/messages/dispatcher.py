@@ -9,11 +9,15 @@ from ..kernel.ask import ReplyTo
 
 @dataclass(frozen=True, slots=True)
 class KeyHeld:
-    """No further call of this key would be admitted before `until_ms`: claim no jobs for it."""
+    """No further call of this key would be admitted before `until_ms`: claim no jobs for it, but those that may go elsewhere after this `kind`.
+
+    `kind`: of the hold, as in `LimitHold`; rate where limits are used up.
+    """
 
     limit_key: str
     until_ms: int
     reason: str
+    kind: str = "rate"
 
 
 @dataclass(frozen=True, slots=True)

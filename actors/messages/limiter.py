@@ -32,12 +32,13 @@ class CallGranted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallDeferred:
-    """Not before `until_ms`: longer than a runner should wait. The reservation is gone."""
+    """Not before `until_ms`: longer than a runner should wait. The reservation is gone. `kind`: of the hold, as in `LimitHold`; rate without one."""
 
     call: CallRef
     until_ms: int
     limit_key: str
     reason: str
+    kind: str = "rate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

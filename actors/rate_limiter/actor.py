@@ -199,7 +199,13 @@ class RateLimiterActor(Actor):
             until_ms = self._wall_ms(deferral.until)
             self.tell(
                 deferral.owner,
-                CallDeferred(call=deferral.call, until_ms=until_ms, limit_key=self.limit_key, reason=deferral.reason),
+                CallDeferred(
+                    call=deferral.call,
+                    until_ms=until_ms,
+                    limit_key=self.limit_key,
+                    reason=deferral.reason,
+                    kind=self._limiter.kind(now),
+                ),
             )
         due = min(self._limiter.next_change(now, self._park_after) or math.inf, self._report(now))
         self._set_timer(min(due, self._look_at_others(now)), now)
@@ -297,7 +303,8 @@ class RateLimiterActor(Actor):
         if headroom == 0:
             at = self._limiter.available_at(now)
             until = at if at < math.inf else now + self._park_after
-            report = KeyHeld(self.limit_key, self._wall_ms(max(until, now)), self._limiter.reason(now))
+            kind = self._limiter.kind(now)
+            report = KeyHeld(self.limit_key, self._wall_ms(max(until, now)), self._limiter.reason(now), kind)
             look_again = max(at - self._park_after, now + REPORT_INTERVAL)
         if self._news(report):
             self._told, self._taken = report, False
@@ -311,8 +318,8 @@ class RateLimiterActor(Actor):
         the dispatcher takes what it gave out off what it was told, and would in the end believe that nothing is left.
         """
         match self._told, report:
-            case KeyHeld(until_ms=told), KeyHeld(until_ms=until):
-                return abs(until - told) > REPORT_INTERVAL * 1000
+            case KeyHeld(until_ms=told, kind=was), KeyHeld(until_ms=until, kind=kind):
+                return was != kind or abs(until - told) > REPORT_INTERVAL * 1000
             case KeyFreed(headroom=told), KeyFreed(headroom=headroom):
                 return told != headroom or (self._taken and headroom is not None)
             case _:

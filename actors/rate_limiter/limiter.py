@@ -315,6 +315,11 @@ class Limiter:
 
     # -- what people ask ----------------------------------------------------------------------------------------------------
 
+    def kind(self, now: float) -> str:
+        """Return the kind of the hold that stands; without one it is the limits, or others' calls, that one waits for: rate, or breaker."""
+        hold = self._holds.standing(now)
+        return hold.kind if hold is not None else "breaker" if self._breaker.tripped else "rate"
+
     def reason(self, now: float) -> str:
         """Return, in words, what keeps the next call waiting."""
         if (hold := self._holds.standing(now)) is not None:

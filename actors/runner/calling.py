@@ -44,7 +44,7 @@ from ..messages import (
 )
 from ..providers.model import Answer as ModelAnswer
 from ..providers.model import AnyRequest, Billed, CallError, Completion, ErrorClass, Request, answer_from_json
-from ..settings import CompanySettings, Route, UnknownModelError, route
+from ..settings import CompanySettings, Route, UnknownModelError, covers, route
 from . import booking, budget_refusals, charges, fallback, resuming, retry
 from .dialogue import in_conversation, shortened
 from .effects import CallFailedError, CallModel, Embed, ShowProgress
@@ -225,12 +225,20 @@ class CallingActor(Actor):
 
     def _on_deferred(self, work: Work, call: Call, deferred: CallDeferred) -> None:
         del work.calls[call.ref]
+        self._note_deferral(call, deferred)
+        if call.kept is None and call.fallback and covers(call.fallback_on, deferred.kind):
+            self._go_elsewhere(work, call)
+            return
+        first = call.deferred or deferred
         self._leave(
             work,
-            Release(
-                cause="deferral", reason=deferred.reason, held_by=deferred.limit_key, held_until_ms=deferred.until_ms
-            ),
+            Release(cause="deferral", reason=first.reason, held_by=first.limit_key, held_until_ms=first.until_ms),
         )
+
+    @staticmethod
+    def _note_deferral(call: Call, deferred: CallDeferred) -> None:
+        if call.deferred is None or deferred.until_ms < call.deferred.until_ms:
+            call.deferred = deferred
 
     def _on_held(self, call: Call, handle: dict[str, Any]) -> None:
         call.handle = handle
@@ -391,6 +399,8 @@ class CallingActor(Actor):
             self._reserve_anew(work, call)
             return
         if not error.resumable and fallback.applies(error, call, on_unknown=work.job.options.on_unknown):
+            if error.kind in retry.HOLDS_KEY:
+                self._note_deferral(call, fallback.deferral(error, call, self.now_ms(), self._settings.park_after))
             self._go_elsewhere(work, call)
             return
         call.kept = resuming.again(call, error)

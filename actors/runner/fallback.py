@@ -6,6 +6,7 @@ within an attempt; the next attempt begins at its start. Each call is a row of t
 
 from dataclasses import replace
 
+from ..messages import CallDeferred
 from ..providers.model import AnyRequest, Billed, CallError, Completion, EmbeddingRequest, Finish
 from ..settings import Route
 from .effects import CallModel, Embed
@@ -22,6 +23,21 @@ def applies(error: CallError, call: Call, *, on_unknown: str) -> bool:
     if not call.fallback or (error.billed is Billed.MAYBE and on_unknown == "park"):
         return False
     return str(error.kind) in call.fallback_on
+
+
+def deferral(error: CallError, call: Call, now_ms: int, otherwise: float) -> CallDeferred:
+    """When a model that was just refused may be had again, for a chain that has no other: as its provider says, or after `otherwise` seconds.
+
+    Too soon costs nothing: the job is not claimed while all of its chain is held.
+    """
+    seconds = otherwise if error.retry_after is None else error.retry_after
+    return CallDeferred(
+        call=call.ref,
+        until_ms=now_ms + round(seconds * 1000),
+        limit_key=call.route.limit_key,
+        reason=f"{call.route.limit_key}: {error.message}",
+        kind=str(error.kind),
+    )
 
 
 def passes_over(completion: Completion, call: Call) -> bool:

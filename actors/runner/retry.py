@@ -67,8 +67,11 @@ Action = ReserveAgain | TryLater | TellHandler | Park | GoBack
 
 
 def decide(error: CallError, *, on_unknown: str) -> Action:
-    """The action for a failed call. A provider's own word (`x-should-retry`) goes before the class."""
-    if error.kind in HOLDS_KEY:
+    """The action for a failed call. A provider's own word (`x-should-retry`) goes before the class.
+
+    But for keys and money, which are not the job's matter whatever it says: the key is held until a person has seen to it.
+    """
+    if error.kind in HOLDS_KEY and not (error.kind is ErrorClass.RATE and error.retryable is False):
         return ReserveAgain()
     if error.billed is Billed.MAYBE and on_unknown == "park" and not error.resumable:
         return Park()

@@ -12,7 +12,7 @@ from ...persistence.batches import NewRequest
 from ...persistence.limit_rules import Gate, Held
 from ...persistence.model import ClaimedJob, KeptCall, Lease, Said
 from ..kernel.timers import TimerToken
-from ..messages import CallRef, Charge, Spawn, Verdict
+from ..messages import CallDeferred, CallRef, Charge, Spawn, Verdict
 from ..providers.model import AnyRequest
 from ..settings import Route
 from .dialogue import Dialogue
@@ -40,7 +40,7 @@ class Call:
 
     `fallback`: the models that are left to go on with, after what `fallback_on` names. `downgrades`: how often a
     budget sent it on to a cheaper one. `shown`: text of it was written for readers. `looking`: what the cache knows of it, None if it was not asked.
-    `alone`: whether it may go with others has been asked.
+    `alone`: whether it may go with others has been asked. `deferred`: of the models of its chain that it cannot have now, the one to be had first.
     """
 
     ref: CallRef
@@ -63,6 +63,7 @@ class Call:
     handle: dict[str, Any] | None = None
     looking: "Looking | None" = None
     alone: bool = False
+    deferred: CallDeferred | None = None
 
 
 @dataclass(slots=True)

@@ -37,6 +37,7 @@ class LazyGroup(click.Group):
         "stats": ("stats:stats", "Count jobs, tokens and cost."),
         "costs": ("costs:costs", "What calls have cost, by model, tag, day, job, …"),
         "budgets": ("costs:budgets", "How much may still be spent."),
+        "cache": ("cache:cache", "What is kept of answers, and what that saved."),
         "prices": ("prices:prices", "What models cost; newer prices."),
         "simulate": ("simulate:simulate", "Run the simulated provider, a real HTTP server."),
         "db": ("db:db", "Upgrade or check the database."),

@@ -71,7 +71,9 @@ def _row_json(by: str, row: "CostRow") -> dict[str, Any]:
     from .text import dollars
 
     found = {
-        name: value for name, value in row._asdict().items() if name not in ("name", "cost", "reserved", "unknown_cost")
+        name: value
+        for name, value in row._asdict().items()
+        if name not in ("name", "cost", "reserved", "unknown_cost", "saved")
     }
     return {
         by: row.name,
@@ -79,6 +81,7 @@ def _row_json(by: str, row: "CostRow") -> dict[str, Any]:
         "cost_usd": dollars(row.cost),
         "reserved_usd": dollars(row.reserved),
         "unknown_usd": dollars(row.unknown_cost),
+        "saved_usd": dollars(row.saved),
     }
 
 
@@ -101,6 +104,7 @@ def _print_costs(by: str, rows: "list[CostRow]", total: "CostRow | None") -> Non
             count(row.unpriced) if row.unpriced else "",
             money(row.reserved) if row.reserved else "",
             f"{count(row.unknown)} ({money(row.unknown_cost)})" if row.unknown else "",
+            money(row.saved) if row.saved else "",
         ]
 
     table = [cells(row, row.name or "(none)") for row in rows]
@@ -117,6 +121,7 @@ def _print_costs(by: str, rows: "list[CostRow]", total: "CostRow | None") -> Non
             ("unpriced", "right"),
             ("under way", "right"),
             ("unknown", "right"),
+            ("saved", "right"),
         ],
         table,
     )

@@ -16,7 +16,7 @@ ACTORS = Path(callboard.actors.__file__).resolve().parent
 MODULES = [
     *(
         f"callboard.actors.messages.{actor}"
-        for actor in ("names", "store", "limiter", "dispatcher", "runner", "provider")
+        for actor in ("names", "store", "answers", "limiter", "dispatcher", "runner", "provider")
     ),
     "callboard.actors.kernel.messages",
     "callboard.actors.supervisor.messages",
@@ -28,7 +28,7 @@ MODULES = [
     "callboard.actors.runner.handlers",
     "callboard.actors.providers.model",
 ]
-MUTABLE = {"Call", "Work"}
+MUTABLE = {"Call", "Looking", "Work"}
 """Records an actor keeps to itself."""
 
 

@@ -4,20 +4,26 @@ import pytest
 
 from callboard import ConfigError, load_config
 from callboard.actors.providers.settings import ProviderSettings
-from callboard.actors.settings import ModelSettings, PriceSettings
+from callboard.actors.settings import LimitSettings, ModelSettings, PriceSettings
 
 PROMPT = {"prompt": "Cats sleep. Dogs bark."}
 PRICE = PriceSettings(input=1.0, output=1.0)
 
 
-def company(stage, *, fallback_on=("overloaded", "truncated", "server"), fallback=("second", "third")):
+def company(stage, *, fallback_on=("overloaded", "truncated", "server"), fallback=("second", "third"), limits=None):
     provider = ProviderSettings(
         name="sim", wire="openai-chat", base_url=f"{stage.simulator.url}/v1", allow_private=True
     )
     other = ProviderSettings(name="other", wire="anthropic-messages", base_url=stage.simulator.url, allow_private=True)
     models = {
         "first": ModelSettings(
-            provider="sim", model="m-1", price=PRICE, max_output=50, fallback=fallback, fallback_on=fallback_on
+            provider="sim",
+            model="m-1",
+            price=PRICE,
+            max_output=50,
+            fallback=fallback,
+            fallback_on=fallback_on,
+            limits=limits,
         ),
         "second": ModelSettings(provider="sim", model="m-2", price=PRICE, max_output=60),
         "third": ModelSettings(provider="other", model="m-3", price=PRICE),
@@ -108,6 +114,85 @@ def test_a_job_that_would_rather_be_looked_at_is_not_asked_elsewhere(stage):
     assert stage.done(job).state == "failed"
     assert [model for model, *_ in asked(job)] == ["m-1"]
     assert job.error["class"] == "unknown_outcome"
+
+
+def calls_to(stage, model):
+    return sum(entry["model"] == model for entry in stage.simulator.journal())
+
+
+REFUSALS = [
+    ({"kind": "status", "status": 429, "retry_after": 60}, "rate", "m-2"),
+    ({"kind": "status", "status": 429, "type": "insufficient_quota", "code": "insufficient_quota"}, "quota", "m-3"),
+    ({"kind": "status", "status": 401}, "auth", "m-3"),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind", "answers"), REFUSALS)
+def test_a_key_that_is_held_sends_its_jobs_elsewhere_without_a_call(stage, fault, kind, answers):
+    fail(stage, "m-1", fault)
+    if answers == "m-3":  # both models of the provider have one credential, so both are held
+        fail(stage, "m-2", fault)
+    company(stage, fallback_on=(kind,))
+    first = stage.queue.add("chat", PROMPT)
+    assert stage.done(first).state == "completed"
+    made = calls_to(stage, "m-1"), calls_to(stage, "m-2")
+    stage.until(lambda: hold_of(stage), "the hold on disk")
+    for _ in range(3):
+        job = stage.queue.add("chat", PROMPT)
+        row = stage.done(job)
+        assert (row.state, row.attempt, row.failures, row.deferrals) == ("completed", 1, 0, 0)
+        assert asked(job) == [(answers, "completed", None)]
+    assert calls_to(stage, "m-1") == made[0] == 1
+    if answers == "m-3":
+        assert calls_to(stage, "m-2") == made[1] <= 1
+
+
+def hold_of(stage):
+    with stage.queue._reader() as c:
+        return c.script("SELECT kind FROM llm_limit_holds")
+
+
+def test_a_key_that_is_held_for_what_is_not_named_is_waited_for(stage):
+    fail(stage, "m-1", {"kind": "status", "status": 401})
+    company(stage, fallback_on=("rate",))
+    job = stage.queue.add("chat", PROMPT)
+    stage.until(lambda: stage.queue.get(job.id).row().held_by is not None, "the job to wait for the key")
+    row = job.row()
+    assert (row.state, row.failures) == ("waiting", 0)
+    assert [model for model, *_ in asked(job)] == ["m-1"]
+
+
+def test_limits_of_our_own_that_are_used_up_count_as_rate(stage):
+    company(stage, fallback_on=("rate",), limits=LimitSettings(requests_per_day=1))
+    jobs = [stage.queue.add("chat", PROMPT) for _ in range(3)]
+    assert {stage.done(job).state for job in jobs} == {"completed"}
+    assert sorted(job.result["model"] for job in jobs) == ["m-1", "m-2", "m-2"]
+    later = stage.queue.add("chat", PROMPT)
+    assert stage.done(later).deferrals == 0
+    assert asked(later) == [("m-2", "completed", None)]
+
+
+def test_an_open_breaker_sends_its_jobs_elsewhere_without_a_call(stage):
+    fail(stage, "m-1", {**OVERLOADED, "retry_after": 100})
+    company(stage, fallback_on=("overloaded",))
+    for number in range(7):
+        job = stage.queue.add("chat", PROMPT)
+        row = stage.done(job)
+        assert (row.state, row.failures, job.result["model"]) == ("completed", 0, "m-2")
+        assert calls_to(stage, "m-1") == min(5, number + 1)
+
+
+def test_a_chain_that_is_held_whole_waits_for_whichever_is_free_first(stage):
+    fail(stage, "m-1", {"kind": "status", "status": 429, "retry_after": 100})
+    fail(stage, "m-2", {"kind": "status", "status": 429, "retry_after": 4000})
+    company(stage, fallback_on=("rate",), fallback=("second",))
+    job = stage.queue.add("chat", PROMPT)
+    stage.until(lambda: job.row().held_by is not None, "the job to wait")
+    again = stage.queue.add("chat", PROMPT)
+    stage.until(lambda: calls_to(stage, "m-2"), "the second model asked once")
+    row = job.row()
+    assert row.held_by == "sim/m-1"
+    assert (again.row().attempt, calls_to(stage, "m-1"), calls_to(stage, "m-2")) == (0, 1, 1)
 
 
 def test_a_fallback_that_leads_nowhere_is_refused_with_its_place(tmp_path):
