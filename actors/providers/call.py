@@ -372,6 +372,7 @@ class Conversation:
                         return outcome
                     drain = loop.call_later(DRAIN_SECONDS, self.call.cancel)
         except EventTooLargeError as error:
+            self.call.add_text([piece for event in error.before for piece in decoder.feed(event)])
             return malformed(str(error), partial=decoder.text)
         finally:
             if drain is not None:

@@ -25,10 +25,14 @@ class NDJSONDecoder:
         """Return the lines that these bytes complete. Raises EventTooLargeError."""
         lines = chunk.split(b"\n")
         events: list[SSEEvent] = []
-        for line in lines[:-1]:
-            self._hold(line)
-            events += self._line()
-        self._hold(lines[-1])
+        try:
+            for line in lines[:-1]:
+                self._hold(line)
+                events += self._line()
+            self._hold(lines[-1])
+        except EventTooLargeError as error:
+            error.before = tuple(events)
+            raise
         return events
 
     def close(self) -> list[SSEEvent]:

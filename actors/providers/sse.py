@@ -15,7 +15,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLargeError(ValueError):
-    """A line or an event is over the cap: the peer is broken or hostile, and the stream is of no further use."""
+    """A line or an event is over the cap: the peer is broken or hostile, and the stream is of no further use.
+
+    `before`: the events that the same bytes completed before it.
+    """
+
+    before: "tuple[SSEEvent, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +72,20 @@ class SSEDecoder:
             self._partial = []
             self._partial_size = 0
         rest = lines.pop()
-        if rest:
-            self._hold(rest)
         events: list[SSEEvent] = []
-        for line in lines:
-            if self._bare or line[:1] == b"{":
-                self._bare_line(line, events)
-            elif line:
-                self._field(line)
-            else:
-                self._dispatch(events)
+        try:
+            for line in lines:
+                if self._bare or line[:1] == b"{":
+                    self._bare_line(line, events)
+                elif line:
+                    self._field(line)
+                else:
+                    self._dispatch(events)
+            if rest:
+                self._hold(rest)
+        except EventTooLargeError as error:
+            error.before = tuple(events)
+            raise
         return events
 
     def close(self) -> list[SSEEvent]:
