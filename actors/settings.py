@@ -4,6 +4,7 @@
 (`key_env`, `key_file`), never held.
 """
 
+import contextlib
 from typing import Annotated, Literal
 
 import msgspec
@@ -244,3 +245,12 @@ def route(settings: CompanySettings, model: str | None) -> Route:
         charges_on_admission=provider_settings.wire in ("openai-chat", "openai-responses"),
         wire=provider_settings.wire,
     )
+
+
+def used_providers(settings: CompanySettings) -> set[str]:
+    """The providers that the aliases and the default model lead to; others are reached only by jobs that name them."""
+    used = {model.provider for model in settings.models.values()}
+    if settings.default_model is not None:
+        with contextlib.suppress(UnknownModelError):
+            used.add(route(settings, settings.default_model).provider)
+    return used

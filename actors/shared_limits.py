@@ -74,8 +74,10 @@ class SharedLimits:
         """Keep a hold, or clear it."""
         if order.until_ms is None:
             limits.clear_hold(c, order.key)
+            self._holds.pop(order.key, None)
         else:
-            limits.set_hold(c, order.key, order.until_ms, order.reason, now, order.kind)
+            # Known from now on, so that it is noticed however soon a person lifts it.
+            self._holds[order.key] = limits.set_hold(c, order.key, order.until_ms, order.reason, now, order.kind)
         return []
 
     def lower(self, c: Connection, order: LowerLimits, now: int) -> Replies:
@@ -97,6 +99,8 @@ class SharedLimits:
             return []
         before, self._holds = self._holds, holds
         lowered, self._factors = self._factors, factors
+        for name in before.keys() - holds.keys():
+            limits.free_jobs(c, name, now)  # a worker that did not know yet may have sent some back to wait for it
         replies: Replies = []
         for key in keys:
             concerned = [name for name in before.keys() | holds.keys() if name == key or key.startswith(f"{name}/")]

@@ -35,6 +35,7 @@ from .messages import (
     CheckLeases,
     ClaimJobs,
     Complete,
+    EndKept,
     Fail,
     FinishJob,
     HoldLane,
@@ -66,6 +67,7 @@ from .messages import (
     StoreUnavailable,
     SweepBoard,
     limiter_name,
+    provider_name,
 )
 from .settings import AgeingSettings
 from .shared_budgets import SharedBudgets
@@ -486,7 +488,9 @@ class StoreActor(Actor):
         now = self.now_ms()
         self._limits.settle(c, order.held, order.used, order.ended_ms, now)
         if not ledger.record_outcome(c, order.call.lease, order.call_id, order.outcome, now):
-            return [(order.reply_to, LeaseLost(order.call.lease))]
+            unwanted = handles.give_up(c, order.call_id)
+            lost = (order.reply_to, LeaseLost(order.call.lease))
+            return [lost] if unwanted is None else [lost, (provider_name(unwanted[0]), EndKept(unwanted[1]))]
         # Whoever held the job before may have been answered while this call was under way: the step goes by what was kept first.
         first = ledger.first_completion(c, order.call_id) if order.call.epoch > 1 else None
         return [(order.reply_to, OutcomeRecorded(order.call) if first is None else CallRemembered(order.call, first))]

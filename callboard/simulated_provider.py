@@ -10,7 +10,7 @@ import msgspec
 from callboard.actors.providers.engine import CallEngine, CallEvent
 from callboard.actors.providers.model import AnyRequest, Timeouts
 from callboard.actors.providers.settings import ProviderSettings
-from callboard.simulator import SimulatorProcess, spawn_simulator
+from callboard.simulator.child import SimulatorProcess, spawn_simulator
 
 
 class SimulatedEngine:

@@ -52,7 +52,7 @@ MemberState = Literal["done", "failed", "again"]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A request of a batch. `request` is its JSON form."""
+    """A request of a batch. `request` is its JSON form as `ListMembers` gives it; elsewhere no more than its model."""
 
     id: int
     job_id: int
@@ -97,10 +97,11 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class ListMembers:
-    """The members in this state behind `after`, `PER_ORDER` at most."""
+    """The members in this state behind `after`, `most` at most."""
 
     state: str
     after: int = 0
+    most: int = PER_ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +232,8 @@ def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str, confi
             return batch
         case Seal():
             return _seal(c, batch, now)
-        case ListMembers(state, after):
-            found = c.run(_MEMBERS, {"batch": batch.id, "state": state, "after": after, "limit": PER_ORDER})
+        case ListMembers(state, after, most):
+            found = c.run(_MEMBERS, {"batch": batch.id, "state": state, "after": after, "limit": most})
             return [member_of(row) for row in found]
         case FindMembers(requests):
             return [Asked(*row) for row in c.run(_FIND, {"batch": batch.id, "ids": dumps(list(requests))})]

@@ -316,7 +316,7 @@ def read(stored: str) -> Budget:
 def put(c: Connection, budget: Budget, now: int, *, spent: int = 0, tokens: int = 0) -> None:
     """Put a budget on the board, or in place of the one of its name; jobs that wait for it look again.
 
-    `spent` and `tokens`: where it begins, if it has none yet (a budget without a period).
+    `spent` and `tokens`: at least so much counts as spent of it (a budget without a period).
     """
     if not budget.name or len(budget.name) > 100 or budget.name.startswith("job:"):
         raise InvalidJobError("name", 'must be 1 to 100 characters, and not begin with "job:"')
@@ -347,9 +347,9 @@ def set_job_budget(c: Connection, job_id: int, dollars: float | None, now: int) 
     return c.change(_JOB_BUDGET, {"wanted": job_id, "dollars": dollars}) == 1
 
 
-def standings(c: Connection) -> list[Standing]:
-    """Every budget that was ever asked, by name, the newest period first."""
-    return [Standing(*row) for row in c.run(_USAGE)]
+def standings(c: Connection, limit: int = 1000) -> list[Standing]:
+    """The budgets that were asked last, `limit` at most, by name, the newest period first."""
+    return [Standing(*row) for row in c.run(_USAGE, {"limit": limit})]
 
 
 def forget(c: Connection, before: int) -> int:

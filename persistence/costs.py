@@ -17,7 +17,8 @@ class CostRow(NamedTuple):
     """The calls of one job, tag, model, day, …: `name`. Money in nano-dollars, None where nothing is known.
 
     `cost`: of the calls with a known price. `unpriced`: answered calls without one. `reserved`: what calls under way may cost. `unknown`: calls
-    of which nobody knows whether they were made, and `unknown_cost` what they may have cost.
+    of which nobody knows whether they were made, and `unknown_cost` what they may have cost. `saved`: what answers from the cache had cost when they
+    were first given; that of deleted jobs is forgotten.
     """
 
     name: str
@@ -33,6 +34,7 @@ class CostRow(NamedTuple):
     reserved: int | None
     unknown: int
     unknown_cost: int | None
+    saved: int | None = None
 
     @property
     def input(self) -> int:

@@ -15,6 +15,7 @@ from .sql import Prepared
 
 _KEEP = Prepared("handles.KEEP")
 _KEPT = Prepared("handles.KEPT")
+_GIVE_UP = Prepared("handles.GIVE_UP")
 _TAKE_UP = Prepared("handles.TAKE_UP")
 
 
@@ -31,6 +32,12 @@ def kept(c: Connection, job_ids: Iterable[int]) -> dict[int, dict[str, KeptCall]
             call_id=call_id, fingerprint=fingerprint, provider=provider, model=model, handle=loads(handle)
         )
     return found
+
+
+def give_up(c: Connection, call_id: int) -> tuple[str, dict[str, Any]] | None:
+    """The provider and the handle of a call that goes on for a job that was cancelled, so that it can be ended there; None if it is not so."""
+    rows = c.run(_GIVE_UP, {"call_id": call_id})
+    return (rows[0][0], loads(rows[0][1])) if rows else None
 
 
 def take_up(c: Connection, lease: Lease, call_id: int) -> bool:

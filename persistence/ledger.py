@@ -115,7 +115,7 @@ def memo(c: Connection, job_ids: Iterable[int]) -> dict[int, Memo]:
     unknown: dict[int, set[str]] = {job_id: set() for job_id in wanted}
     for job_id, step in c.run(_UNKNOWN, ids):
         unknown[job_id].add(step)
-    kept = handles.kept(c, [job_id for job_id in wanted if unknown[job_id]]) if any(unknown.values()) else {}
+    kept = handles.kept(c, wanted)
     batched = batch_memo.past(c, wanted)
     return {
         job_id: Memo(

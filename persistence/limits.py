@@ -248,9 +248,13 @@ def use_key(c: Connection, key: str, now: int) -> None:
 # --- holds and lowering -----------------------------------------------------------------------------------------------------------------
 
 
-def set_hold(c: Connection, key: str, until: int, reason: str, now: int, kind: str = "rate") -> None:
-    """Admit nothing for a key (or for all keys of an account) before `until`, in all workers and through restarts. Never shortens a hold."""
+def set_hold(c: Connection, key: str, until: int, reason: str, now: int, kind: str = "rate") -> LimitHold:
+    """Admit nothing for a key (or for all keys of an account) before `until`, in all workers and through restarts. Never shortens a hold.
+
+    Returns the hold that stands.
+    """
     c.change(_SET_HOLD, {"key": key, "until": until, "reason": clean(reason), "kind": kind, "now": now})
+    return next(hold for hold in holds(c) if hold.key == key)
 
 
 def clear_hold(c: Connection, key: str) -> bool:
@@ -260,8 +264,11 @@ def clear_hold(c: Connection, key: str) -> bool:
 
 def resume(c: Connection, key: str, now: int) -> int:
     """Lift the hold of a key, and let the jobs that wait for it be claimed again; how many of them there were, -1 if there was no hold."""
-    if not clear_hold(c, key):
-        return -1
+    return free_jobs(c, key, now) if clear_hold(c, key) else -1
+
+
+def free_jobs(c: Connection, key: str, now: int) -> int:
+    """Let the jobs that wait for the hold of a key, or of its account, be claimed again; how many there were."""
     return c.change(_FREE_JOBS, {"key": key, "now": now})
 
 

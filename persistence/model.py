@@ -261,7 +261,10 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
-    """A call as a reader of the ledger sees it. `state`: open, completed, superseded, failed or unknown. Cost in nano-dollars, None: unknown."""
+    """A call as a reader of the ledger sees it. `state`: open, completed, superseded, failed or unknown. Cost in nano-dollars, None: unknown.
+
+    `origin`: where its answer came from if not from a call of its own (cache, group, batch, resumed). `price_id`: by which price it was priced.
+    """
 
     id: int
     job_id: int
@@ -288,6 +291,9 @@ class CallRecord:
     request_id: str | None
     error_class: str | None
     error: dict[str, Any] | None
+    cache_write_1h: int | None = None
+    origin: str | None = None
+    price_id: str | None = None
 
 
 class UsageTotals(NamedTuple):

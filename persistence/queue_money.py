@@ -38,12 +38,12 @@ class QueueMoney(QueueConnections):
         with self._reader() as connection:
             return costs.of_tree(connection, job_id)
 
-    def budgets(self) -> "list[Standing]":
-        """How each budget stands that was ever asked, by name, the newest period first: those of workers, of the board, and of jobs ("job:7")."""
+    def budgets(self, limit: int = 1000) -> "list[Standing]":
+        """How the budgets stand that were asked last, by name, the newest period first: those of workers, of the board, and of jobs ("job:7")."""
         from . import budgets
 
         with self._reader() as connection:
-            return budgets.standings(connection)
+            return budgets.standings(connection, limit)
 
     def set_budget(
         self,
@@ -63,7 +63,7 @@ class QueueMoney(QueueConnections):
         """Put a budget on the board that every worker keeps to, or change the one of this name; jobs that wait for it look again.
 
         The fields are those of `[budgets.NAME]` (docs/configuration.md); `value` is the tag, model, provider or job that it is about, None: each
-        has one of its own. `spent`: nano-dollars it begins with, if it is new. Raises InvalidJobError, which names the field.
+        has one of its own. `spent`: nano-dollars that count as spent of it at least, for what was spent while it was not there. Raises InvalidJobError, which names the field.
         """
         from . import budgets
 

@@ -245,6 +245,8 @@ calls = Table(
     Column("handle", Text, CheckConstraint("handle IS NULL OR json_valid(handle)", name="handle_json")),
     # The price its cost was computed with, as `prices.price_id`.
     Column("price_id", Text),
+    # Of an answer from the cache: what the call cost that it first came from.
+    Column("saved", Integer),
     sqlite_autoincrement=True,
 )
 Index("llm_calls_job", calls.c.job_id, calls.c.step)
@@ -384,8 +386,22 @@ cache = Table(
     Column("at", Integer, nullable=False),
     Column("hits", Integer, nullable=False, server_default="0"),
     Column("used_at", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
 )
-Index("llm_cache_used", cache.c.used_at)
+# With its size, so that what is kept is measured without reading it.
+Index("llm_cache_used", cache.c.used_at, cache.c.bytes)
+
+# The calls under way whose answers will be kept, each by the lease that makes it; void with that lease. Who would ask the same waits for it.
+cache_flights = Table(
+    "llm_cache_flights",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("job_id", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("at", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 # Requests of several jobs that go out as one: to a provider's batch API, or as one embeddings request. `job_id` is the job that drives it.
 batches = Table(

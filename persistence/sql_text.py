@@ -79,7 +79,7 @@ INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, mode
 SELECT batch_id FROM llm_batches WHERE provider = :provider AND batch_id IS NOT NULL AND created_at >= :since
 """,
     "batches.LATE": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND deadline <= :until ORDER BY id LIMIT :limit + 0
 """,
     "batches.LATENCIES": """
@@ -99,7 +99,8 @@ SELECT batch.id, batch.job_id, batch.kind, batch.provider, batch.endpoint, batch
 SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.MEMBER": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
+SELECT id, job_id, step, state, model, limit_key, json_object('model', json_extract(request, '$.model')), tokens, call_id, bytes
+    FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
 """,
     "batches.MEMBERS": """
 SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
@@ -137,7 +138,7 @@ UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, l
     WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
 """,
     "batches.PART": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
+SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
 """,
     "batches.PAST": """
 SELECT request.job_id, request.step, count(*), max(request.state = 'left' AND request.error IS NOT NULL),
@@ -182,7 +183,7 @@ UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NUL
 UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.UNANSWERED": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent' OR (state = 'left' AND call_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM llm_calls WHERE llm_calls.id = call_id AND llm_calls.state = 'open')))
     ORDER BY id LIMIT :limit + 0
@@ -196,7 +197,7 @@ UPDATE llm_jobs SET losses = 0 WHERE id = :driver AND losses > 0
 """,
     "budgets.BEGIN_AT": """
 INSERT INTO llm_budget_usage (budget, period, spent, tokens_spent, updated_at) VALUES (:key, '', :spent, :tokens, :now)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO UPDATE SET spent = max(spent, excluded.spent), tokens_spent = max(tokens_spent, excluded.tokens_spent)
 """,
     "budgets.DESCRIBE": """
 INSERT INTO llm_budget_usage (budget, period, cap, token_cap, until, updated_at) VALUES (:key, :in_period, :cap, :token_cap, :until, :now)
@@ -255,8 +256,58 @@ FROM llm_budget_usage
 WHERE llm_budget_usage.budget = :key AND llm_budget_usage.period = :in_period
 """,
     "budgets.USAGE": """
-SELECT llm_budget_usage.budget, llm_budget_usage.period, llm_budget_usage.cap, llm_budget_usage.token_cap, llm_budget_usage.spent, llm_budget_usage.reserved, llm_budget_usage.tokens_spent, llm_budget_usage.tokens_reserved, llm_budget_usage.until, llm_budget_usage.updated_at
-FROM llm_budget_usage ORDER BY llm_budget_usage.budget, llm_budget_usage.period DESC
+SELECT * FROM (
+        SELECT budget, period, cap, token_cap, spent, reserved, tokens_spent, tokens_reserved, until, updated_at
+        FROM llm_budget_usage ORDER BY updated_at DESC LIMIT :limit + 0
+    ) ORDER BY budget, period DESC
+""",
+    "cache.DROP": """
+DELETE FROM llm_cache WHERE "key" = :key
+""",
+    "cache.FIND": """
+SELECT completion, cost FROM llm_cache WHERE "key" = :key AND at >= :oldest
+""",
+    "cache.FORGET_FLIGHTS": """
+DELETE FROM llm_cache_flights WHERE NOT EXISTS (SELECT 1 FROM llm_jobs AS job WHERE job.id = llm_cache_flights.job_id AND job.lease_epoch = llm_cache_flights.epoch AND job.state = 'active')
+""",
+    "cache.HIT": """
+INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, sent_at, finished_at,
+        input_uncached, cache_read, cache_write, output_visible, output_reasoning, cache_write_1h, cost, finish, requests, origin, saved)
+    SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :model, :limit_key, 'completed', 0, :now, :now,
+        0, 0, 0, 0, 0, 0, 0, :finish, 0, 'cache', :saved
+    FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    RETURNING id
+""",
+    "cache.KEEP": """
+INSERT INTO llm_cache ("key", completion, cost, at, used_at, bytes) VALUES (:key, :completion, :cost, :now, :now, :bytes)
+    ON CONFLICT DO UPDATE SET completion = excluded.completion, cost = excluded.cost, at = excluded.at, used_at = excluded.used_at,
+        bytes = excluded.bytes
+""",
+    "cache.LAND": """
+DELETE FROM llm_cache_flights WHERE "key" = :key AND job_id = :job_id AND epoch = :epoch AND number = :number
+""",
+    "cache.LEAD": """
+INSERT INTO llm_cache_flights ("key", job_id, epoch, number, at)
+    SELECT :key, id, lease_epoch, :number, :now FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
+    ON CONFLICT DO UPDATE SET job_id = excluded.job_id, epoch = excluded.epoch, number = excluded.number, at = excluded.at
+    WHERE (llm_cache_flights.job_id = excluded.job_id AND llm_cache_flights.epoch = excluded.epoch
+            AND llm_cache_flights.number = excluded.number)
+        OR NOT EXISTS (SELECT 1 FROM llm_jobs AS job WHERE job.id = llm_cache_flights.job_id AND job.lease_epoch = llm_cache_flights.epoch AND job.state = 'active')
+""",
+    "cache.OLDEST": """
+SELECT "key", bytes FROM llm_cache ORDER BY used_at LIMIT :limit + 0
+""",
+    "cache.OVERVIEW": """
+SELECT count(*), coalesce(sum(bytes), 0), coalesce(sum(hits), 0), min(at), max(at) FROM llm_cache
+""",
+    "cache.SAVED": """
+SELECT count(*), sum(saved) FROM llm_calls WHERE origin = 'cache'
+""",
+    "cache.SIZE": """
+SELECT count(*), coalesce(sum(bytes), 0) FROM llm_cache
+""",
+    "cache.USED": """
+UPDATE llm_cache SET hits = hits + 1, used_at = :now WHERE "key" = :key
 """,
     "claims.AGE": """
 WITH RECURSIVE levels(boost) AS (
@@ -498,101 +549,101 @@ SELECT job.id, c.id, c.name, c.settings FROM json_each(:ids) AS claimed
     CROSS JOIN llm_conversations AS c ON c.id = job.conversation_id
 """,
     "costs.BY_ALL": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT 'all' AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT 'all', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT 'all', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_DAY": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT strftime('%Y-%m-%d', c.sent_at / 1000, 'unixepoch') AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT strftime('%Y-%m-%d', day * 86400, 'unixepoch'), sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT strftime('%Y-%m-%d', day * 86400, 'unixepoch'), sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_JOB": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT CAST(c.job_id AS TEXT) AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_MODEL": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT c.provider || ':' || c.model AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider || ':' || model END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider || ':' || model END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_PROVIDER": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT c.provider AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT CASE WHEN provider = '' THEN '(deleted jobs)' ELSE provider END, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_QUEUE": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT j.queue AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_TAG": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT coalesce(j.tag, '') AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT tag, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT tag, sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_TREE": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT CAST(coalesce(j.root_id, j.id) AS TEXT) AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
     "costs.BY_TYPE": """
-SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+SELECT name, sum(calls), coalesce(sum(input_uncached), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), coalesce(sum(output_visible), 0), coalesce(sum(output_reasoning), 0), coalesce(sum(cache_write_1h), 0), sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT j.type AS name, count(*) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL
-        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost FROM llm_usage_deleted
+        SELECT '(deleted jobs)', sum(calls) AS calls, sum(input_uncached) AS input_uncached, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output_visible) AS output_visible, sum(output_reasoning) AS output_reasoning, sum(cache_write_1h) AS cache_write_1h, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved FROM llm_usage_deleted
         WHERE day >= :since / 86400000 AND day <= (:before - 1) / 86400000 AND (:tag IS NULL OR tag = :tag) GROUP BY 1
     ) GROUP BY name ORDER BY coalesce(sum(cost), -1) DESC, sum(calls) DESC, name LIMIT :limit + 0
 """,
@@ -766,6 +817,12 @@ SELECT edge.step, edge.depends_on, edge.name, target.state, target.type FROM llm
     "flows.WAIT_AGAIN": """
 UPDATE llm_jobs SET pending=:open, state='waiting_children', updated_at=:now, changed_by=:actor, reason='what it waits on is live again' WHERE llm_jobs.id = :waiter AND llm_jobs.state IN ('waiting', 'waiting_children')
 """,
+    "handles.GIVE_UP": """
+UPDATE llm_calls SET error = json_remove(error, '$.resumable')
+    WHERE id = :call_id AND state = 'unknown' AND handle IS NOT NULL AND error IS NOT NULL
+        AND EXISTS (SELECT 1 FROM llm_jobs WHERE id = llm_calls.job_id AND state = 'cancelled')
+    RETURNING provider, handle
+""",
     "handles.KEEP": """
 UPDATE llm_calls SET handle=:kept WHERE llm_calls.id = :call_id
 """,
@@ -822,7 +879,7 @@ WHERE llm_jobs."key" IS NOT NULL AND llm_jobs."key" IN (SELECT anon_1.value
 FROM json_each(:keys) AS anon_1)
 """,
     "host_store.CALLS": """
-SELECT llm_calls.id, llm_calls.job_id, llm_calls.epoch, llm_calls.attempt, llm_calls.step, llm_calls.fingerprint, llm_calls.provider, llm_calls.model, llm_calls.limit_key, llm_calls.state, llm_calls.reserved_tokens, llm_calls.reserved_cost, llm_calls.sent_at, llm_calls.finished_at, llm_calls.first_token_ms, llm_calls.input_uncached, llm_calls.cache_read, llm_calls.cache_write, llm_calls.output_visible, llm_calls.output_reasoning, llm_calls.cost, llm_calls.finish, llm_calls.request_id, llm_calls.error_class, llm_calls.error
+SELECT llm_calls.id, llm_calls.job_id, llm_calls.epoch, llm_calls.attempt, llm_calls.step, llm_calls.fingerprint, llm_calls.provider, llm_calls.model, llm_calls.limit_key, llm_calls.state, llm_calls.reserved_tokens, llm_calls.reserved_cost, llm_calls.sent_at, llm_calls.finished_at, llm_calls.first_token_ms, llm_calls.input_uncached, llm_calls.cache_read, llm_calls.cache_write, llm_calls.output_visible, llm_calls.output_reasoning, llm_calls.cost, llm_calls.finish, llm_calls.request_id, llm_calls.error_class, llm_calls.error, llm_calls.cache_write_1h, llm_calls.origin, llm_calls.price_id
 FROM llm_calls
 WHERE llm_calls.job_id = :wanted ORDER BY llm_calls.id
 """,
@@ -991,7 +1048,8 @@ UPDATE llm_calls SET
         cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cache_write_1h = :cache_write_1h,
         cost = :cost, price_id = :price_id, finish = :finish,
         request_id = :request_id, error_class = :error_class, error = :error
-    WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
+    WHERE id = :call_id AND job_id = :job_id AND state IN ('open', 'unknown')
+        AND (epoch = :epoch OR epoch > :epoch AND :state = 'completed' AND origin = 'resumed')
     RETURNING state
 """,
     "ledger.STANDS": """
@@ -1298,8 +1356,20 @@ CREATE TABLE llm_cache (
 	at INTEGER NOT NULL,
 	hits INTEGER DEFAULT '0' NOT NULL,
 	used_at INTEGER NOT NULL,
+	bytes INTEGER NOT NULL,
 	PRIMARY KEY ("key")
 )
+""",
+    """
+CREATE TABLE llm_cache_flights (
+	"key" TEXT NOT NULL,
+	job_id INTEGER NOT NULL,
+	epoch INTEGER NOT NULL,
+	number INTEGER NOT NULL,
+	at INTEGER NOT NULL,
+	PRIMARY KEY ("key")
+)
+ WITHOUT ROWID
 """,
     """
 CREATE TABLE llm_conversations (
@@ -1551,6 +1621,7 @@ CREATE TABLE llm_calls (
 	origin TEXT,
 	handle TEXT CONSTRAINT handle_json CHECK (handle IS NULL OR json_valid(handle)),
 	price_id TEXT,
+	saved INTEGER,
 	FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
 )
 """,
@@ -1671,7 +1742,7 @@ CREATE TABLE llm_call_completions (
 )
 """,
     """
-CREATE INDEX llm_cache_used ON llm_cache (used_at)
+CREATE INDEX llm_cache_used ON llm_cache (used_at, bytes)
 """,
     """
 CREATE INDEX llm_schedules_due ON llm_schedules (next_at) WHERE paused_at IS NULL
@@ -1883,6 +1954,10 @@ CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
         UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
             tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
         WHERE budget = OLD.budget AND period = OLD.period; END
+""",
+    """
+CREATE TRIGGER llm_budget_forgotten AFTER DELETE ON llm_jobs
+        BEGIN DELETE FROM llm_budget_usage WHERE budget = 'job:' || OLD.id; END
 """,
     """
 CREATE VIEW llm_inbox AS

@@ -82,6 +82,8 @@ def budget_triggers() -> list[str]:
         UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
             tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
         WHERE {_of_budget("OLD")}; END""",
+        """CREATE TRIGGER llm_budget_forgotten AFTER DELETE ON llm_jobs
+        BEGIN DELETE FROM llm_budget_usage WHERE budget = 'job:' || OLD.id; END""",
     ]
 
 

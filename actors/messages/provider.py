@@ -35,6 +35,13 @@ class AbortCall:
 
 
 @dataclass(frozen=True, slots=True)
+class EndKept:
+    """End at the provider the call that goes on there under this handle (JSON): nobody wants it any more."""
+
+    handle: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class CallHeld:
     """The provider goes on with this call whatever becomes of us; `handle` (JSON) is what it can be taken up by."""
 

@@ -15,6 +15,7 @@ from ..messages import (
     CallFailed,
     CallFinished,
     CallHeld,
+    EndKept,
     ExchangeFinished,
     KeyRefused,
     LimitsObserved,
@@ -79,23 +80,36 @@ class ResumingEngine(Protocol):
     def abort(self, call_key: Hashable, *, keep: bool = False) -> None:
         """Close a call's connection; with `keep` the provider may go on with it."""
 
+    def end_kept(self, handle: Handle) -> None:
+        """End a call that goes on. Returns at once."""
+
 
 class ProviderActor(Actor):
-    """One provider. A fresh engine for every life: a crash leaves no connection behind."""
+    """One provider. A fresh engine for every life: a crash leaves no connection behind.
+
+    `at_once` False: its engine begins with the first call, since most workers have providers that they never call.
+    """
 
     shares_thread: ClassVar[bool] = True
     waits_at_ends: ClassVar[bool] = True  # for the engine's thread
 
-    def __init__(self, system: ActorSystem, *, provider: str, make_engine: Callable[[], Engine]) -> None:
+    def __init__(self, system: ActorSystem, *, provider: str, make_engine: Callable[[], Engine], at_once: bool = True) -> None:
         super().__init__(system)
+        self._at_once = at_once
         self._provider = provider
         self._make_engine = make_engine
         self._engine: Engine | None = None
 
     def on_start(self) -> None:
-        """Start the engine."""
-        self._engine = self._make_engine()
-        self._engine.start()
+        """Start the engine, if it is sure to be needed."""
+        if self._at_once:
+            self._begin()
+
+    def _begin(self) -> Engine:
+        engine = self._make_engine()
+        engine.start()
+        self._engine = engine
+        return engine
 
     def on_stop(self) -> None:
         """End every call."""
@@ -108,18 +122,25 @@ class ProviderActor(Actor):
 
     def receive(self, message: object) -> None:
         """Start a call, or abort one."""
-        assert self._engine is not None
+        engine = self._engine
+        if engine is None:
+            if isinstance(message, AbortCall):
+                return  # it was made by nobody
+            engine = self._begin()
         match message:
             case StartCall(handle=handle) if handle is not None:
                 self._resume(message, handle)
             case StartCall(call=call, request=request, timeouts=timeouts):
-                self._engine.submit(call, request, timeouts, self._teller(message))
+                engine.submit(call, request, timeouts, self._teller(message))
+            case EndKept(told):
+                if (unwanted := Handle.from_json(told)) is not None and isinstance(engine, ResumingEngine):
+                    engine.end_kept(unwanted)
             case StartExchange():
                 self._exchange(message)
-            case AbortCall(call, keep) if keep and isinstance(self._engine, ResumingEngine):
-                self._engine.abort(call, keep=True)
+            case AbortCall(call, keep) if keep and isinstance(engine, ResumingEngine):
+                engine.abort(call, keep=True)
             case AbortCall(call):
-                self._engine.abort(call)
+                engine.abort(call)
             case _:
                 self.unhandled(message)
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from .adapter import HttpRequest, StreamDecoder
-from .call import Conversation
-from .keys import Secret
+from .call import Conversation, Provider
+from .keys import Secret, resolve_key
 from .model import Answer, Billed, CallError, Completion, ErrorClass
 from .resume import HANDLE_GONE, Handle, Resumable, ResumableDecoder
 from .sse import SSEEvent
@@ -169,20 +169,26 @@ class BackgroundConversation(Conversation):
         return replace(error, billed=Billed.MAYBE, partial=partial, sent=True, resumable=True)
 
     async def _cancel(self) -> None:
-        """End the call at the provider. What it has made by then is paid for; the rest is not."""
         assert self._handle is not None
-        adapter = cast("Resumable", self._provider.adapter)
-        try:
-            async with asyncio.timeout(CANCEL_SECONDS):
-                built = adapter.cancel(self._handle, key=self._key, settings=self._provider.settings)
-                reply = await self._provider.client.send(built, Sending())
-                await reply.close()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the call has ended; that it runs on costs money, but nothing else
-            logger.warning(
-                "could not end a call at provider %r (%s); it may run on there and be billed",
-                self._provider.settings.name,
-                type(error).__name__,
-            )
+        await end_at_provider(self._provider, self._handle)
+
+
+async def end_at_provider(provider: Provider, handle: Handle) -> None:
+    """End a call that goes on. What it has made by then is paid for; the rest is not. A failure is logged."""
+    settings, adapter = provider.settings, provider.adapter
+    if not isinstance(adapter, Resumable):
+        return
+    try:
+        key = resolve_key(settings.name, env=settings.key_env, key_file=settings.key_file, environ=provider.environ)
+        async with asyncio.timeout(CANCEL_SECONDS):
+            reply = await provider.client.send(adapter.cancel(handle, key=key, settings=settings), Sending())
+            await reply.close()
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - that it runs on costs money, but nothing else
+        logger.warning(
+            "could not end a call at provider %r (%s); it may run on there and be billed",
+            settings.name,
+            type(error).__name__,
+        )
 
 
 class _Watched:

@@ -168,6 +168,12 @@ class CallEngine:
             if self._accepting and self._loop is not None:
                 self._loop.call_soon_threadsafe(self._abort, call_key, keep)
 
+    def end_kept(self, handle: Handle) -> None:
+        """End at the provider a call that goes on there. Returns at once; a failure is logged."""
+        with self._lock:
+            if self._accepting and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._end_kept, handle)
+
     @property
     def heartbeat_at(self) -> float:
         """`time.monotonic()` of the loop's last beat; older than a few `HEARTBEAT`s means that the loop is stuck."""
@@ -288,6 +294,14 @@ class CallEngine:
     def _release(self, call: "Call | Exchange") -> None:
         with self._lock:
             self._live.pop(call.key, None)
+
+    def _end_kept(self, handle: Handle) -> None:
+        from .background import end_at_provider
+
+        assert self._provider is not None
+        task = asyncio.get_running_loop().create_task(end_at_provider(self._provider, handle))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _abort(self, key: Hashable, keep: bool) -> None:
         with self._lock:

@@ -230,8 +230,9 @@ class JobRunnerActor(BatchingActor):
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
                 del work.calls[call.ref]
             elif call.stage is Stage.CALLING:
-                # What the provider goes on with is left to it, where another attempt will ask for it.
-                keep = isinstance(work.ending, Release | RetryLater | Spawn)
+                # What the provider goes on with is left to it where another attempt will ask for it, or another worker does: whose lease it
+                # is now, the store sees when the outcome is booked (a cancelled job's call is ended then).
+                keep = work.dropped or isinstance(work.ending, Release | RetryLater | Spawn)
                 self.tell(provider_name(call.route.provider), AbortCall(call.ref, keep))
         self._finish_when_quiet(work)
 

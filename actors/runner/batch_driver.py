@@ -11,7 +11,7 @@ leaves its runner. It runs on a thread of its own, because it writes and reads l
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ logger = logging.getLogger(__name__)
 
 Ask = Callable[[Effect], Any]
 
+AT_ONCE = 4_000_000
+"""Bytes of requests, or of results, that are in memory at a time, about."""
 GROWTH = 1.5
 ELSEWHERE = 60.0
 """Seconds until a batch is looked at again whose provider this worker does not know; another may."""
@@ -82,6 +84,18 @@ NOT_TAKEN = frozenset(
 )
 """Failures of a creation after which there is certainly no batch."""
 TO_BE_CHANGED = frozenset({ErrorClass.INVALID, ErrorClass.TOO_LARGE, ErrorClass.CONTEXT})
+
+
+def _page(lines: Iterable[bytes]) -> list[bytes]:
+    """The next lines: as many as one transaction books, and not more than fits in memory."""
+    page: list[bytes] = []
+    size = 0
+    for line in islice(lines, PER_ORDER):
+        page.append(line)
+        size += len(line)
+        if size >= AT_ONCE:
+            break
+    return page
 
 
 class Later(Exception):  # noqa: N818 - not an error: there is nothing more to do now
@@ -201,8 +215,9 @@ class _Driver:
         return count, digest.hexdigest()
 
     def _members(self, state: str) -> Iterator[Any]:
-        after = 0
-        while page := self._order(ListMembers(state, after)):
+        after, size = 0, max(1, self.batch.bytes // max(1, self.batch.requests))
+        most = max(1, min(PER_ORDER, AT_ONCE // size))
+        while page := self._order(ListMembers(state, after, most)):
             yield from page
             after = page[-1].id
 
@@ -230,7 +245,7 @@ class _Driver:
     def _model(self) -> str:
         """The provider's name of the model of its requests; of the first of them, where they may be mixed."""
         for state in ("sent", "left"):
-            page = self._order(ListMembers(state))
+            page = self._order(ListMembers(state, most=1))
             if page:
                 return str(page[0].request["model"])
         return ""
@@ -371,7 +386,7 @@ class _Driver:
     def _apply_file(self, file: Path, start: int, skip: int) -> None:
         with file.open("rb") as lines:
             lines.seek(skip)
-            while page := list(islice(lines, PER_ORDER)):
+            while page := _page(lines):
                 results = list(self._form.results(iter(page), at_ms=self._now()))
                 wanted = [result for result in results if isinstance(result, BatchResult)]
                 for broken in results:

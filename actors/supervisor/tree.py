@@ -23,7 +23,7 @@ from ..providers.actor import Engine, ProviderActor
 from ..rate_limiter.actor import RateLimiterActor
 from ..runner.actor import JobRunnerActor
 from ..runner.handlers import HandlerRegistry
-from ..settings import CompanySettings, Route
+from ..settings import CompanySettings, Route, used_providers
 from ..shared_budgets import budgets_of
 from ..store import Board, StoreActor
 from .messages import StartChild
@@ -80,10 +80,14 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
     def runner_spec(name: str) -> ChildSpec:
         return ChildSpec(id=name, start=runner, backoff=QUICK, hang_after=HANG_AFTER)
 
+    at_once = used_providers(settings)
+
     def provider(name: str) -> ChildSpec:
         return ChildSpec(
             id=provider_name(name),
-            start=lambda: ProviderActor(system, provider=name, make_engine=lambda: parts.make_engine(name)),
+            start=lambda: ProviderActor(
+                system, provider=name, make_engine=lambda: parts.make_engine(name), at_once=name in at_once
+            ),
             backoff=QUICK,
             hang_after=HANG_AFTER,
         )

@@ -59,6 +59,15 @@ PRIORITIES = ("user", "analysis", "background")
 @click.option("--group-limit", type=click.IntRange(1), metavar="N", help="No more than N of its group are run at once.")
 @click.option("--requires", multiple=True, metavar="TAG", help="What a runner must have; may be given several times.")
 @click.option("--tag", help="What listings and usage can be grouped by.")
+@click.option(
+    "--batch", is_flag=True, help="Let its calls go by the provider's batch API: half the price, within a day."
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="With --batch: what is not there so long from now is asked for by itself.",
+)
 @click.option("--wait", is_flag=True, help="Wait for it to end and print its answer.")
 @click.option("--stream", is_flag=True, help="Print its answer as it is produced.")
 @click.option(
@@ -76,6 +85,8 @@ def add(
     effort: str | None,
     model: str | None,
     priority: str,
+    batch: bool,
+    deadline: float | None,
     wait: bool,
     stream: bool,
     unchecked: bool,
@@ -88,7 +99,12 @@ def add(
     if not unchecked:
         check_posting(config, job_type, model)
     body = _body(data, prompt, images, chat_fields(schema, effort))
+    if deadline is not None and not batch:
+        raise InputError("--deadline: goes with --batch")
     with open_queue(config, create=True) as board:
+        if batch:
+            by = {} if deadline is None else {"deadline": board.clock() + round(deadline * 1000)}
+            fields["options"] = {"latency": "batch", **by}
         job = board.add(job_type, body, model=model, priority=parse_priority(priority), **fields)
         if not (wait or stream):
             click.echo(job.id)

@@ -20,7 +20,7 @@ _UNFINISHED = "('waiting', 'delayed', 'waiting_children', 'active')"
 _STATES = Prepared.of(f"SELECT id, state FROM llm_jobs WHERE id IN {_MANY}")
 _OUTCOMES = Prepared.of(f"""
     SELECT j.id, j.state, j.reason, r.result, r.error,
-           (SELECT sum(input_uncached + cache_read + cache_write + output_visible + output_reasoning) FROM llm_calls WHERE job_id = j.id),
+           (SELECT sum(input_uncached + cache_read + cache_write + coalesce(cache_write_1h, 0) + output_visible + output_reasoning) FROM llm_calls WHERE job_id = j.id),
            (SELECT CASE WHEN count(cost) > 0 THEN sum(cost) END FROM llm_calls WHERE job_id = j.id)
     FROM llm_jobs j LEFT JOIN llm_job_results r ON r.job_id = j.id WHERE j.id IN {_MANY}
     """)

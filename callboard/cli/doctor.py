@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 
 from callboard.actors.providers.settings import ProviderLoadError, ProviderSettings
-from callboard.actors.settings import route
+from callboard.actors.settings import used_providers
 from callboard.config import AUTO, BUILTIN_PROVIDERS, Config, ConfigError, load_config, unknown_variables
 
 from .options import config_options, json_option
@@ -81,14 +81,6 @@ def examine(config_path: str | None, database: str | None, *, offline: bool) -> 
                 continue
         if not offline:
             yield examine_provider(provider, key, needed=name in used)
-
-
-def used_providers(config: Config) -> set[str]:
-    """Name the providers that the default model and the user's aliases lead to."""
-    used = {model.provider for model in config.models.values()}
-    if config.default_model is not None:
-        used.add(route(config, config.default_model).provider)
-    return used
 
 
 def _examine_handlers(config: Config) -> Iterator[Finding]:

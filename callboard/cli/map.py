@@ -36,6 +36,7 @@ from .rows import STDIN, BadRow, Naming, Row, Template, read_rows
 @click.option("--max-output", type=click.IntRange(1), help="Tokens of one answer, at most.")
 @schema_option
 @effort_option
+@click.option("--batch", is_flag=True, help="Have it done by the provider's batch API: half the price, within a day.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many rows.")
 @click.option("--runners", type=click.IntRange(1, 1000), help="At most this many calls at once.")
 @click.option(
@@ -56,6 +57,7 @@ def map_rows(
     max_output: int | None,
     schema: str | None,
     effort: str | None,
+    batch: bool,
     limit: int | None,
     runners: int | None,
     max_cost: float | None,
@@ -79,7 +81,7 @@ def map_rows(
     destination = _destination(output, source)
     options = {**({} if max_output is None else {"max_output": max_output}), **chat_fields(schema, effort)}
     naming = Naming(prompt, asked, options)
-    plan = make_plan(source, template, naming, options, asked, limit)
+    plan = make_plan(source, template, naming, options, asked, limit, batch=batch)
 
     from .map_money import agree
     from .map_run import MapRun
@@ -102,7 +104,14 @@ def map_rows(
 
 
 def make_plan(
-    source: str, template: Template, naming: Naming, options: dict[str, Any], model: str, limit: int | None
+    source: str,
+    template: Template,
+    naming: Naming,
+    options: dict[str, Any],
+    model: str,
+    limit: int | None,
+    *,
+    batch: bool = False,
 ) -> list[tuple[Row, dict[str, Any]] | BadRow]:
     """Read every row and make the job it stands for; a row that cannot be run stays in its place, with the reason."""
     from callboard.persistence.errors import InvalidJobError
@@ -125,6 +134,7 @@ def make_plan(
             "model": model,
             "key": naming.key(row),
             "tag": naming.tag,
+            **({"options": {"latency": "batch"}} if batch else {}),
         }
         try:
             rows_of(as_new_job(job), 0)

@@ -174,4 +174,11 @@ class MapRun:
 
 def total_tokens(usage: UsageTotals) -> int:
     """Add up all tokens of all calls."""
-    return usage.input_uncached + usage.cache_read + usage.cache_write + usage.output_visible + usage.output_reasoning
+    return (
+        usage.input_uncached
+        + usage.cache_read
+        + usage.cache_write
+        + usage.cache_write_1h
+        + usage.output_visible
+        + usage.output_reasoning
+    )

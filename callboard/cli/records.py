@@ -37,7 +37,7 @@ def call_tokens(call: CallRecord) -> tuple[int | None, int | None]:
     """Input and output tokens of a call; None when the provider did not say."""
     if call.input_uncached is None:
         return None, None
-    given = call.input_uncached + (call.cache_read or 0) + (call.cache_write or 0)
+    given = call.input_uncached + (call.cache_read or 0) + (call.cache_write or 0) + (call.cache_write_1h or 0)
     return given, (call.output_visible or 0) + (call.output_reasoning or 0)
 
 

@@ -27,7 +27,7 @@ def stats(as_json: bool, config_path: str | None, database: str | None) -> None:
         oldest = board.oldest_waiting()
         tags = board.by_tag()
         name = board.name
-    used_in = usage.input_uncached + usage.cache_read + usage.cache_write
+    used_in = usage.input_uncached + usage.cache_read + usage.cache_write + usage.cache_write_1h
     used_out = usage.output_visible + usage.output_reasoning
     waited = None if oldest is None else (now - oldest) / 1000
     if as_json:

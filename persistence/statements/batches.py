@@ -66,12 +66,14 @@ RECOUNT = text("""
         WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
     ) WHERE id = :batch
     """)
+# Only these with the requests themselves, which may be large.
 MEMBERS = text("""
     SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND state = :state AND id > :after ORDER BY id LIMIT :limit + 0
     """)
 MEMBER = text("""
-    SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
+    SELECT id, job_id, step, state, model, limit_key, json_object('model', json_extract(request, '$.model')), tokens, call_id, bytes
+    FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
     """)
 FIND = text("""
     SELECT request.id, request.job_id, request.model, coalesce(json_array_length(request.request, '$.inputs'), 0)
@@ -101,13 +103,13 @@ EDGE_OPEN = text("""
     """)
 # What the provider may still answer: also the requests whose jobs went on without them.
 UNANSWERED = text("""
-    SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+    SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent' OR (state = 'left' AND call_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM llm_calls WHERE llm_calls.id = call_id AND llm_calls.state = 'open')))
     ORDER BY id LIMIT :limit + 0
     """)
 LATE = text("""
-    SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
+    SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND deadline <= :until ORDER BY id LIMIT :limit + 0
     """)
 NEXT_DEADLINE = text("""
@@ -127,7 +129,7 @@ KNOWN = text(
 # --- a batch that was refused is divided ---------------------------------------------------------------------------------------------------
 
 PART = text("""
-    SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
+    SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
     """)
 MOVE_REQUEST = text(
     "UPDATE llm_batch_requests SET batch_id = :target, state = 'waiting', call_id = NULL WHERE id = :request"

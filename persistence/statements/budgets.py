@@ -60,25 +60,20 @@ PUT = _put.on_conflict_do_update(
 DROP = delete(budgets).where(budgets.c.name == bindparam("budget_name"))
 BEGIN_AT = text("""
     INSERT INTO llm_budget_usage (budget, period, spent, tokens_spent, updated_at) VALUES (:key, '', :spent, :tokens, :now)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO UPDATE SET spent = max(spent, excluded.spent), tokens_spent = max(tokens_spent, excluded.tokens_spent)
     """)
 # Jobs that wait for a budget look again: it is another one now.
 FREE = text("""
     UPDATE llm_jobs SET held_by = NULL, held_until = NULL, updated_at = :now
     WHERE state = 'waiting' AND held_until IS NOT NULL AND held_by GLOB :held
     """)
-USAGE = select(
-    budget_usage.c.budget,
-    budget_usage.c.period,
-    budget_usage.c.cap,
-    budget_usage.c.token_cap,
-    budget_usage.c.spent,
-    budget_usage.c.reserved,
-    budget_usage.c.tokens_spent,
-    budget_usage.c.tokens_reserved,
-    budget_usage.c.until,
-    budget_usage.c.updated_at,
-).order_by(budget_usage.c.budget, budget_usage.c.period.desc())
+# The ones that were asked last, by name.
+USAGE = text("""
+    SELECT * FROM (
+        SELECT budget, period, cap, token_cap, spent, reserved, tokens_spent, tokens_reserved, until, updated_at
+        FROM llm_budget_usage ORDER BY updated_at DESC LIMIT :limit + 0
+    ) ORDER BY budget, period DESC
+    """)
 # What was counted in periods that are over goes with the jobs of that time.
 FORGET = delete(budget_usage).where(
     budget_usage.c.until.is_not(None), budget_usage.c.until < bindparam("before"), budget_usage.c.reserved == lit(0)

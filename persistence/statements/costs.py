@@ -9,15 +9,15 @@ _TOTALS = ", ".join(f"coalesce(sum({name}), 0)" for name in USAGE_COLUMNS)
 # An unknown outcome may have been paid for: what was reserved for it is told apart, as is what is under way.
 _MEASURED = f"""count(*) AS calls, {_SUMS}, sum(cost) AS cost, sum(cost IS NULL AND c.state IN ('completed', 'superseded')) AS unpriced,
     sum(CASE WHEN c.state = 'open' THEN reserved_cost END) AS reserved, sum(c.state = 'unknown') AS unknown,
-    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost"""
-_DELETED = f"""sum(calls) AS calls, {_SUMS}, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost"""
+    sum(CASE WHEN c.state = 'unknown' THEN reserved_cost END) AS unknown_cost, sum(saved) AS saved"""
+_DELETED = f"""sum(calls) AS calls, {_SUMS}, sum(cost) AS cost, sum(unpriced) AS unpriced, NULL AS reserved, 0 AS unknown, NULL AS unknown_cost, NULL AS saved"""
 _GONE = "'(deleted jobs)'"
 
 
 def _costs(of_call: str, of_deleted: str) -> TextClause:
     """Summed by an expression over calls `c` and their jobs `j`, and one over the totals of deleted jobs."""
     return text(f"""
-    SELECT name, sum(calls), {_TOTALS}, sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost) FROM (
+    SELECT name, sum(calls), {_TOTALS}, sum(cost), sum(unpriced), sum(reserved), sum(unknown), sum(unknown_cost), sum(saved) FROM (
         SELECT {of_call} AS name, {_MEASURED} FROM llm_calls AS c JOIN llm_jobs AS j ON j.id = c.job_id
         WHERE c.sent_at >= :since AND c.sent_at < :before AND (:tag IS NULL OR j.tag = :tag) GROUP BY 1
         UNION ALL

@@ -21,6 +21,14 @@ KEPT = (
     .order_by(calls.c.id)
 )
 
+# Nobody will take it up: its job was cancelled.
+GIVE_UP = text("""
+    UPDATE llm_calls SET error = json_remove(error, '$.resumable')
+    WHERE id = :call_id AND state = 'unknown' AND handle IS NOT NULL AND error IS NOT NULL
+        AND EXISTS (SELECT 1 FROM llm_jobs WHERE id = llm_calls.job_id AND state = 'cancelled')
+    RETURNING provider, handle
+    """)
+
 TAKE_UP = text("""
     UPDATE llm_calls SET state = 'open', epoch = :epoch, origin = 'resumed', finished_at = NULL, error_class = NULL, error = NULL,
         attempt = (SELECT attempt FROM llm_jobs WHERE id = :job_id)

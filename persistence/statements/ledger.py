@@ -26,6 +26,7 @@ INTENT = text("""
     RETURNING id
     """)
 
+# Whoever had a call before it was taken up may have its answer first: it is the same call, and paid for.
 OUTCOME = text("""
     UPDATE llm_calls SET
         state = CASE WHEN :state = 'completed' AND EXISTS (
@@ -35,7 +36,8 @@ OUTCOME = text("""
         cache_write = :cache_write, output_visible = :output_visible, output_reasoning = :output_reasoning, cache_write_1h = :cache_write_1h,
         cost = :cost, price_id = :price_id, finish = :finish,
         request_id = :request_id, error_class = :error_class, error = :error
-    WHERE id = :call_id AND job_id = :job_id AND epoch = :epoch AND state IN ('open', 'unknown')
+    WHERE id = :call_id AND job_id = :job_id AND state IN ('open', 'unknown')
+        AND (epoch = :epoch OR epoch > :epoch AND :state = 'completed' AND origin = 'resumed')
     RETURNING state
     """)
 

@@ -245,16 +245,24 @@ def test_a_batch_refused_for_now_is_asked_for_again_later(stage):
     assert [len(batch["requests"]) for batch in batches(stage)] == [2, 2]
 
 
-@pytest.mark.parametrize("wire", ["openai-chat", "openai-responses", "anthropic-messages", "gemini"])
+CUT_OFF = (
+    ("upload", "cut"),
+    ("create", "cut"),
+    ("create", "half"),
+    ("poll", "cut"),
+    ("results", "cut"),
+    ("results", "half"),
+)
+WIRES = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")
+ALWAYS = {("openai-chat", *cut) for cut in CUT_OFF} | {(wire, "create", "cut") for wire in WIRES}
+
+
 @pytest.mark.parametrize(
-    ("on", "kind"),
+    ("wire", "on", "kind"),
     [
-        ("upload", "cut"),
-        ("create", "cut"),
-        ("create", "half"),
-        ("poll", "cut"),
-        ("results", "cut"),
-        ("results", "half"),
+        pytest.param(wire, *cut, marks=() if (wire, *cut) in ALWAYS else pytest.mark.soak)
+        for wire in WIRES
+        for cut in CUT_OFF
     ],
 )
 def test_a_request_about_a_batch_that_is_cut_off_never_makes_a_second_batch(stage, wire, on, kind):
@@ -412,7 +420,7 @@ def test_embeddings_go_by_batch_as_well(stage):
 # --- embeddings in groups ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("profile", ["pool", "solo"])
+@pytest.mark.parametrize("profile", ["solo", pytest.param("pool", marks=pytest.mark.soak)])
 def test_a_thousand_embeddings_take_as_many_requests_as_their_groups(stage, profile):
     stage.simulate()
     company(stage, profile=profile, embeddings=EmbeddingSettings(max_inputs=100))

@@ -109,6 +109,12 @@ def test_filters_and_refusals_are_results(ask, wire, kind, finish, stream):
     assert end.completion.finish in getattr(wire, finish)
 
 
+def test_a_last_line_of_json_needs_no_end_and_a_last_event_does(ask, wire):
+    _, end = ask(fault={"kind": "unclosed_event"})
+    whole = wire.FRAMING == "ndjson" or not wire.END
+    assert isinstance(end, Finished) is whole, end
+
+
 def test_missing_usage_is_not_made_up(ask):
     _, end = ask(fault={"kind": "missing_usage"})
     assert isinstance(end, Finished)

@@ -218,6 +218,16 @@ def test_a_deleted_job_leaves_no_reservation_behind(board):
     assert board.sql("SELECT count(*) FROM llm_budget_reservations") == [(0,)]
 
 
+def test_the_count_of_a_job_s_own_budget_goes_with_the_job(board):
+    job = board.started(options={"budget": 1})
+    ends(board, job, ask(board, job, CENT), cost=7)
+    assert {s.budget: s.spent for s in board.queue.budgets()} == {"cent": 7, f"job:{job.id}": 7}
+    assert len(board.queue.budgets(limit=1)) == 1
+    board.move(job_store.complete, job.lease, None, board.now, "x")
+    board.move(retention.delete, [job.id])
+    assert {s.budget: s.spent for s in board.queue.budgets()} == {"cent": 7}
+
+
 def test_budgets_on_the_board_hold_for_every_worker_and_can_be_raised(board):
     board.queue.set_budget("run", dollars=0.005, scope="tag", value="x", action="pause")
     board.queue.add_many([{"type": "chat", "tag": "x"}] * 2)
@@ -239,6 +249,10 @@ def test_budgets_on_the_board_hold_for_every_worker_and_can_be_raised(board):
     board.queue.set_budget("run", dollars=0.02, scope="tag", value="x", action="pause")
     (two,) = board.claim()
     assert isinstance(ask(board, two), int)
+    board.queue.set_budget("run", dollars=0.02, scope="tag", value="x", spent=15_000_000)
+    assert standing(board, "run")[0] == 15_000_000  # for what was spent while it was not there
+    board.queue.set_budget("run", dollars=0.02, scope="tag", value="x", spent=3)
+    assert standing(board, "run")[0] == 15_000_000
     assert board.queue.drop_budget("run") is True
     assert board.queue.drop_budget("run") is False
 

@@ -84,14 +84,16 @@ def test_a_tree_s_cost_is_that_of_all_it_created(board, spent):
 
 def test_deleted_jobs_stay_in_the_sums(board, spent):
     _, _, other = spent
+    call(board, other, "elsewhere", 1000, model="far", provider="q")
     board.move(job_store.complete, other.lease, None, board.now, "x")
     board.move(retention.delete, [other.id])
     assert by(board, "model")["q:n"] == (3, 7, 0)
-    assert by(board, "provider")["q"] == (3, 7, 0)
-    assert by(board, "tag")["b"] == (3, 7, 0)
-    assert by(board, "day")["2023-11-15"] == (3, 7, 0)
-    assert by(board, "job")["(deleted jobs)"] == (3, 7, 0)
-    assert by(board, "all", since=board.now) == {"all": (3, 7, 0)}
+    assert by(board, "model")["q:far"] == (1, 1000, 0)
+    assert by(board, "provider")["q"] == (4, 1007, 0)
+    assert by(board, "tag")["b"] == (4, 1007, 0)
+    assert by(board, "day")["2023-11-15"] == (4, 1007, 0)
+    assert by(board, "job")["(deleted jobs)"] == (4, 1007, 0)
+    assert by(board, "all", since=board.now) == {"all": (4, 1007, 0)}
 
 
 def test_the_price_and_every_bucket_are_in_the_ledger(board, spent):

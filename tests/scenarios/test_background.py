@@ -1,6 +1,7 @@
 """Calls that the provider goes on with: a worker killed in the middle of one, and the next takes it up instead of paying again."""
 
 import json
+import signal
 import urllib.request
 from typing import Any
 
@@ -73,6 +74,7 @@ def test_a_worker_killed_in_the_middle_pays_once(world: Any, on_unknown: str) ->
     world.assert_sound()
 
 
+@pytest.mark.soak
 def test_one_that_the_provider_forgot_is_made_anew(world: Any) -> None:
     simulator = world.simulate(tokens_per_second=PACE)
     config = world.config(provider(simulator))
@@ -120,3 +122,23 @@ def test_a_job_that_is_cancelled_ends_it_at_the_provider(world: Any) -> None:
     simulator.wait_for(lambda _: (f"/v1/responses/{ref}/cancel", "completed") in asked(simulator))
     assert worker.stop() == 0
     assert posts(simulator) == 1
+
+
+@pytest.mark.soak
+def test_a_worker_that_slept_over_its_lease_spoils_nothing(world: Any) -> None:
+    simulator = world.simulate(tokens_per_second=PACE / 3)
+    config = world.config(provider(simulator), lease_ttl=1.0)
+    job = world.queue.add("chat", {"prompt": PROMPT})
+    sleeper = world.start(config)
+    wait_for_handle(world)
+    sleeper.signal(signal.SIGSTOP)
+    other = world.start(config)
+    world.until(lambda: world.rows("SELECT 1 FROM llm_calls WHERE origin = 'resumed'"), "the other has taken it up")
+    sleeper.signal(signal.SIGCONT)
+    world.wait_all_ended()
+    assert (sleeper.stop(), other.stop()) == (0, 0)
+    assert job.refresh().result["text"] == PROMPT
+    assert posts(simulator) == 1
+    assert not any(path.endswith("/cancel") for path, _ in asked(simulator))
+    assert ledger(world) == [("completed", "resumed", 1, 1, 1)]
+    world.assert_sound()

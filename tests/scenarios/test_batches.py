@@ -117,12 +117,12 @@ def assert_done_once(world: Any, simulator: Any, jobs: list[int], *, made: int =
     assert not list(world.directory.glob("*-batches"))
 
 
-@pytest.mark.parametrize("wire", ["openai-chat", "anthropic-messages"])
+@pytest.mark.parametrize("wire", ["openai-chat", pytest.param("anthropic-messages", marks=pytest.mark.soak)])
 def test_a_batch_survives_a_kill_at_its_arrows_one_after_the_other(world: Any, wire: str) -> None:
     simulator = world.simulate(batch_seconds=0.2)
     config = lane(world, simulator, wire)
     jobs = add(world, 5)
-    for after in ("Intend", "CreateBatch", "PollBatch", "Move downloading", "Apply"):
+    for after in ("CreateBatch", "PollBatch", "Apply"):
         die(world, config, after)
     finish(world, config)
     assert_done_once(world, simulator, jobs)

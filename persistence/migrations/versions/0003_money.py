@@ -19,6 +19,7 @@ STATEMENTS = (
     "ALTER TABLE llm_calls ADD COLUMN origin TEXT",
     "ALTER TABLE llm_calls ADD COLUMN handle TEXT CONSTRAINT handle_json CHECK (handle IS NULL OR json_valid(handle))",
     "ALTER TABLE llm_calls ADD COLUMN price_id TEXT",
+    "ALTER TABLE llm_calls ADD COLUMN saved INTEGER",
     "DROP TRIGGER llm_jobs_deleted",
     "DROP TRIGGER llm_jobs_left",
     """
@@ -180,8 +181,20 @@ CREATE TABLE llm_cache (
     at INTEGER NOT NULL,
     hits INTEGER DEFAULT '0' NOT NULL,
     used_at INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
     PRIMARY KEY ("key")
 )
+    """,
+    """
+CREATE TABLE llm_cache_flights (
+    "key" TEXT NOT NULL,
+    job_id INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY ("key")
+)
+ WITHOUT ROWID
     """,
     """
 CREATE TABLE llm_batches (
@@ -235,7 +248,7 @@ CREATE TABLE llm_batch_requests (
     FOREIGN KEY(call_id) REFERENCES llm_calls (id) ON DELETE SET NULL
 )
     """,
-    "CREATE INDEX llm_cache_used ON llm_cache (used_at)",
+    "CREATE INDEX llm_cache_used ON llm_cache (used_at, bytes)",
     "CREATE INDEX llm_jobs_root ON llm_jobs (root_id) WHERE root_id IS NOT NULL",
     "CREATE INDEX llm_batches_job ON llm_batches (job_id)",
     "CREATE INDEX llm_batches_open ON llm_batches (group_key) WHERE state = 'open'",
@@ -263,6 +276,10 @@ CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
         UPDATE llm_budget_usage SET reserved = reserved - OLD.amount, spent = spent + OLD.amount,
             tokens_reserved = tokens_reserved - OLD.tokens, tokens_spent = tokens_spent + OLD.tokens
         WHERE budget = OLD.budget AND period = OLD.period; END
+    """,
+    """
+CREATE TRIGGER llm_budget_forgotten AFTER DELETE ON llm_jobs
+        BEGIN DELETE FROM llm_budget_usage WHERE budget = 'job:' || OLD.id; END
     """,
 )
 

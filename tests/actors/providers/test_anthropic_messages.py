@@ -296,21 +296,23 @@ def test_limits():
         "anthropic-ratelimit-tokens-remaining": "0",
         "anthropic-ratelimit-tokens-reset": "2026-09-21T14:13:50Z",
         "anthropic-ratelimit-input-tokens-limit": "2000000",
+        "anthropic-ratelimit-output-tokens-limit": "80000",
     }
-    expected = LimitSnapshot(
+    assert ADAPTER.limits(headers, NOW) == LimitSnapshot(
         at_ms=NOW,
         requests_limit=1000,
         requests_remaining=999,
         requests_reset=1.0,
-        tokens_limit=80000,
-        tokens_remaining=0,
-        tokens_reset=30.0,
+        input_limit=2_000_000,
+        output_limit=80_000,
     )
-    assert ADAPTER.limits(headers, NOW) == expected
-    only_input = {
-        name.replace("-tokens-", "-input-tokens-"): value for name, value in headers.items() if "input" not in name
-    }
-    assert ADAPTER.limits(only_input, NOW) == expected
+    # The tightest of its limits, said again, belongs to neither dimension.
+    assert (
+        ADAPTER.limits(
+            {name: value for name, value in headers.items() if "-tokens-" in name and "put" not in name}, NOW
+        )
+        is None
+    )
     assert ADAPTER.limits({"request-id": "x"}, NOW) is None
 
 

@@ -448,13 +448,16 @@ def test_the_end_of_the_engine_ends_operations(serve, start_engine):
     assert told[1].error.sent is False
 
 
-def test_a_key_that_a_reply_echoes_is_scrubbed(serve, start_engine, do, key):
+@pytest.mark.parametrize("secret", ["sk-test-0123456789abcdef", "opensesame"])
+def test_a_key_that_a_reply_echoes_is_scrubbed(serve, start_engine, do, secret):
+    """Also one that does not look like a key."""
+
     async def echo(exchange):
-        said = body({"error": {"message": f"what is {key} doing here", "code": key}})
+        said = body({"error": {"message": f"what is {secret} doing here", "code": secret}})
         await exchange.reply(said, status="400 Bad Request")
 
-    error = do(start_engine(serve(echo).url), PollBatch("b-1"))
-    assert key not in repr(error)
+    error = do(start_engine(serve(echo).url, environ={"TEST_KEY": secret}), PollBatch("b-1"))
+    assert secret not in repr(error)
     assert error.message.startswith("provider 'test': ")
 
 

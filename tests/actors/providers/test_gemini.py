@@ -205,7 +205,7 @@ def test_calls_without_ids_get_the_same_ones_every_time_and_others_in_another_an
     assert len(ids) == 4
 
 
-BLOCKED = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 3}}
+BLOCKED = {"promptFeedback": {"blockReason": "OTHER"}, "usageMetadata": {"promptTokenCount": 3}}
 
 
 def test_a_blocked_prompt_is_a_result():
@@ -213,7 +213,7 @@ def test_a_blocked_prompt_is_a_result():
     decoder = ADAPTER.stream_decoder({}, at_ms=NOW)
     decoder.feed(SSEEvent("message", json.dumps(BLOCKED)))
     for found in (whole, decoder.finish(eof=True)):
-        assert (found.text, found.finish, found.raw_finish) == ("", Finish.FILTER, "PROHIBITED_CONTENT")
+        assert (found.text, found.finish, found.raw_finish) == ("", Finish.FILTER, "OTHER")
         assert found.usage == Usage(input_uncached=3)
 
 
@@ -292,6 +292,7 @@ def test_vectors_come_in_the_order_of_the_texts():
         b'{"embeddings": [{"values": [1]}, {"values": ["x"]}]}',
         b'{"embeddings": [{"values": [1]}, {"values": [1, 2]}]}',
         b'{"embeddings": [{"values": [1]}, null]}',
+        b'{"embeddings": [{"values": [1]}, {"values": [2]}, {"values": [3]}]}',
     ],
 )
 def test_vectors_that_are_not_all_there_spoil_the_reply(raw):

@@ -1,10 +1,16 @@
 """What is shown of money: costs, budgets, prices, and what a run of `map` may cost."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
 from callboard.cli.costs import BY
+from callboard.cli.map_money import projected
+from callboard.cli.map_progress import Snapshot, describe
 from callboard.persistence.costs import BY as BOARD_BY
 from callboard.persistence.job_queue import JobQueue
 
@@ -67,6 +73,35 @@ def test_map_says_what_it_may_cost_and_stops_at_max_cost(cli, priced, rows, here
     shown = cli("show", "1")
     assert "cost $0.0" in shown.out
     assert json.loads(cli("show", "1", "--json").out)["cost"]["tree_jobs"] == 1
+
+
+def test_where_it_is_money_and_somebody_is_there_it_asks(cli, priced, rows, here):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "callboard", "map", rows, "--prompt", "Say: {t}", "-o", "out.jsonl"]
+    asking = subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL)
+    os.close(theirs)
+    said = b""
+    while b"go on?" not in said:
+        said += os.read(ours, 1000)
+    os.write(ours, b"n\n")
+    assert asking.wait(30) == 1
+    assert b"at most $" in said
+    assert b"answers of 512 tokens assumed" in said
+    os.close(ours)
+    assert priced.journal() == []
+    with JobQueue(here / "callboard.db") as queue:
+        assert queue.list() == []
+
+
+def test_what_a_run_will_cost_is_projected_from_what_it_has_cost():
+    assert projected(100, 4, 12) == 400
+    assert projected(100, 4, 0) == 100
+    assert projected(None, 4, 12) is None
+    assert projected(0, 0, 12) is None
+    shown = Snapshot(
+        done=4, failed=0, active=1, waiting=11, tokens=9, cost=10**9, rate=1, held=None, projected=4 * 10**9
+    )
+    assert "cost $1.00 of about $4.00" in describe(shown, 16)
 
 
 def test_an_unknown_price_is_said_and_has_no_max_cost(cli, provider, rows, here):
