@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from .batch_settings import BatchSettings, EmbeddingSettings
+from .cache_settings import CacheSettings
 from .money_settings import BudgetSettings, PricesSettings
 from .money_settings import PriceSettings as PriceSettings  # noqa: PLC0414 - where others look for it
 from .prices import price_for
@@ -37,6 +38,22 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     concurrency: Count | None = None
     timezone: str = "UTC"
     warm_up: bool = False
+
+    def __post_init__(self) -> None:
+        _check_timezone(self.timezone)
+
+
+def _check_timezone(name: str) -> None:
+    if name == "UTC":
+        return
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            f"timezone {name!r} is not known: give an IANA name like 'America/Los_Angeles' (and install tzdata where the system has none)"
+        ) from error
 
 
 FallbackOn = Literal[
@@ -163,6 +180,7 @@ class CompanySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     budgets: dict[str, BudgetSettings] = {}
     batch: BatchSettings = BatchSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
+    cache: CacheSettings = CacheSettings()
     handlers: dict[str, str] = {}
     retries: RetrySettings = RetrySettings()
     default_model: str | None = None

@@ -24,6 +24,8 @@ from ..persistence.errors import (
 from ..persistence.lifecycle import TERMINAL_STATES, JobState
 from ..persistence.model import ClaimedJob, LaneDepth
 from . import batch_desk
+from .answer_cache import AnswerCache
+from .cache_settings import CacheSettings
 from .kernel.actor import Actor
 from .kernel.system import ActorSystem
 from .messages import (
@@ -45,7 +47,9 @@ from .messages import (
     JoinBatch,
     LeaseLost,
     LeasesLost,
+    LeaveFlight,
     LoadUsage,
+    LookUpAnswer,
     LowerLimits,
     OrderBatch,
     OutcomeRecorded,
@@ -151,6 +155,7 @@ class StoreActor(Actor):
         ageing: AgeingSettings | None = None,
         retention_days: float = 0.0,
         budgets: tuple[Budget, ...] = (),
+        cache: CacheSettings | None = None,
     ) -> None:
         super().__init__(system)
         self._board = board
@@ -159,6 +164,7 @@ class StoreActor(Actor):
         self._upkeep = Upkeep(retention_days)
         self._limits = SharedLimits(board.owner)
         self._budgets = SharedBudgets(budgets)
+        self._answers = AnswerCache(cache or CacheSettings())
         self._lanes: tuple[str, ...] = ()
         self._start = ""
         self._pending: list[object] = []
@@ -301,6 +307,10 @@ class StoreActor(Actor):
                 return self._sweep(c, message)
             case RecordIntent():
                 return self._intend(c, message)
+            case LookUpAnswer():
+                return self._answers.look_up(c, message, self.now_ms())
+            case LeaveFlight():
+                return self._answers.leave(c, message)
             case RecordOutcome():
                 return self._book(c, message)
             case SaveStep():
@@ -442,6 +452,7 @@ class StoreActor(Actor):
         repaired = self._repair(c, now)
         fired = self._upkeep.fire_schedules(c, now)  # as above
         self._upkeep.prune(c, now)
+        self._answers.prune(c, now)
         freed = self._budgets.begin(c, now)
         if back or orphans or repaired or fired or freed:
             self._stir()
@@ -487,6 +498,10 @@ class StoreActor(Actor):
     def _book(self, c: Connection, order: RecordOutcome) -> Replies:
         now = self.now_ms()
         self._limits.settle(c, order.held, order.used, order.ended_ms, now)
+        woken = self._answers.on_outcome(c, order, now)
+        return [*self._book_outcome(c, order, now), *woken]
+
+    def _book_outcome(self, c: Connection, order: RecordOutcome, now: int) -> Replies:
         if not ledger.record_outcome(c, order.call.lease, order.call_id, order.outcome, now):
             unwanted = handles.give_up(c, order.call_id)
             lost = (order.reply_to, LeaseLost(order.call.lease))
@@ -515,7 +530,7 @@ class StoreActor(Actor):
             self._seen_version = None  # look again; but it has put nothing on the board
         else:
             self._stir()
-        return [(order.reply_to, JobRecorded(order.lease, state))]
+        return [(order.reply_to, JobRecorded(order.lease, state)), *self._answers.on_lease_over(order.lease)]
 
     def _write_verdict(self, c: Connection, order: FinishJob) -> JobState | None:
         lease, now, actor = order.lease, self.now_ms(), order.reply_to
@@ -543,7 +558,7 @@ class StoreActor(Actor):
     def _release(self, c: Connection, order: ReleaseJob) -> Replies:
         job_store.release(c, order.lease, cause=order.cause, reason=order.reason, now=self.now_ms(), actor=self.name)
         self._stir()
-        return []
+        return self._answers.on_lease_over(order.lease)
 
     def _settle_more(self, c: Connection) -> Replies:
         self._settling = False

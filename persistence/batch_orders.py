@@ -6,7 +6,7 @@ What a member is told ends its edge to the driving job, and with it its wait.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from . import batches, budgets, flows, ledger
@@ -30,7 +30,7 @@ _END_REQUEST = Prepared("batches.END_REQUEST")
 _UNINTENDED = Prepared("batches.UNINTENDED")
 _INTENT = Prepared("batches.INTENT")
 _INTENDED = Prepared("batches.INTENDED")
-_SENT = Prepared("batches.SENT")
+_FORGET_BODY = Prepared("batches.FORGET_BODY")
 _CALL = Prepared("batches.CALL")
 _EDGE_OPEN = Prepared("batches.EDGE_OPEN")
 _UNANSWERED = Prepared("batches.UNANSWERED")
@@ -52,18 +52,18 @@ MemberState = Literal["done", "failed", "again"]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A request of a batch. `request` is its JSON form as `ListMembers` gives it; elsewhere no more than its model."""
+    """A request of a batch. `request` is its JSON form as `ListMembers` gives it; elsewhere it is left out."""
 
     id: int
     job_id: int
     step: str
     state: str
     model: str
-    limit_key: str
-    request: dict[str, Any]
+    provider_model: str
     tokens: int
     call_id: int | None
     size: int
+    request: dict[str, Any] = field(default_factory=dict)
 
 
 class Asked(NamedTuple):
@@ -242,7 +242,6 @@ def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str, confi
         case Intend():
             return _intend(c, batch, now, actor, configured)
         case Create():
-            c.change(_SENT, {"batch": batch.id})
             return move_on(c, batch, Move(state="creating"), now)
         case Apply(results, offset):
             for answered in results:
@@ -274,8 +273,10 @@ def perform(c: Connection, lease: Lease, order: Any, now: int, actor: str, confi
 
 def member_of(row: Sequence[Any]) -> Member:
     """A row of `llm_batch_requests`."""
-    identity, job_id, step, state, model, limit_key, request, tokens, call_id, size = row
-    return Member(identity, job_id, step, state, model, limit_key, loads(request), tokens, call_id, size)
+    *known, size = row[:9]
+    identity, job_id, step, state, model, provider_model, tokens, call_id = known
+    request = loads(row[9]) if len(row) > 9 else {}
+    return Member(identity, job_id, step, state, model, provider_model, tokens, call_id, size, request)
 
 
 def _seal(c: Connection, batch: BatchRow, now: int) -> BatchRow:
@@ -343,9 +344,8 @@ def _book(c: Connection, member: Member, outcome: CallOutcome, now: int) -> None
     """Book a member's outcome, once; a completion is kept whatever has become of its job."""
     if member.call_id is None:
         return
-    job_id, epoch, state = c.run(_CALL, {"call_id": member.call_id})[0]
-    if state in ("open", "unknown"):
-        ledger.record_outcome(c, Lease(job_id, epoch), member.call_id, outcome, now)
+    job_id, epoch = c.run(_CALL, {"call_id": member.call_id})[0]
+    ledger.record_outcome(c, Lease(job_id, epoch), member.call_id, outcome, now)
 
 
 def tell(
@@ -355,6 +355,7 @@ def tell(
     rows = c.run(_MEMBER, {"batch": batch.id, "request": request})
     if not rows or rows[0][3] not in ("waiting", "sent"):
         return
+    c.change(_FORGET_BODY, {"request_id": request})
     c.change(_END_REQUEST, {"request": request, "state": state, "error": None if error is None else dumps(error)})
     job_id, step = rows[0][1], batches.edge_step(request)
     if c.run(_EDGE_OPEN, {"job_id": job_id, "driver": batch.job_id, "step": step}):

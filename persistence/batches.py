@@ -24,6 +24,7 @@ _OPEN = Prepared("batches.OPEN")
 _CREATE = Prepared("batches.CREATE")
 _GROW = Prepared("batches.GROW")
 _REQUEST = Prepared("batches.REQUEST")
+_BODY = Prepared("batches.BODY")
 _SUPERSEDE = Prepared("batches.SUPERSEDE")
 _PARK = Prepared("batches.PARK")
 _HASTEN = Prepared("batches.HASTEN")
@@ -192,9 +193,10 @@ def add_request(c: Connection, batch: int, driver: int, job_id: int, new: NewReq
         "job_id": job_id,
         "step": new.step,
         "model": new.model,
+        "provider_model": new.request["model"],
+        "inputs": len(new.request.get("inputs", ())),
         "fingerprint": new.fingerprint,
         "limit_key": new.limit_key,
-        "request": dumps(new.request),
         "bytes": new.size,
         "tokens": new.tokens,
         "reserved_cost": new.reserved_cost,
@@ -202,6 +204,7 @@ def add_request(c: Connection, batch: int, driver: int, job_id: int, new: NewReq
         "now": now,
     }
     request = int(c.run(_REQUEST, params)[0][0])
+    c.change(_BODY, {"request_id": request, "request": dumps(new.request)})
     c.change(_GROW, {"batch": batch, "requests": 1, "bytes": new.size, "tokens": new.tokens, "now": now})
     flows.add_edges(c, job_id, [Need(driver, None, "ignore")], edge_step(request))
     return request

@@ -43,7 +43,8 @@ class Flight:
     lease: Lease
     number: int
 
-    def _params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
+        """As its statements take it."""
         return {"key": self.key, "job_id": self.lease.job_id, "epoch": self.lease.epoch, "number": self.number}
 
 

@@ -140,7 +140,7 @@ def _count(
         configured,
         job_id=member.job_id,
         provider=batch.provider,
-        model=str(member.request.get("model")),
+        model=member.provider_model,
         amount=paid,
         tokens=tokens,
         now=now,

@@ -33,7 +33,7 @@ class JobOptions:
     `on_unknown`: what to do with a call that may or may not have happened when its process died: "retry" or "park".
     `latency`: "now", or "batch" for the provider's batch API, at about half the price and within a day; `deadline` (epoch milliseconds): when
     the answers must be there, so that what a batch would bring too late is asked for online. `budget`: dollars that this job and all that
-    it creates may cost. `cache`: how many seconds old an answer to exactly the same request may be to be given again; None: never.
+    it creates may cost. `cache`: how many seconds old an answer to exactly the same request may be to be given again; 0: never.
     """
 
     first_token_timeout: float | None = None

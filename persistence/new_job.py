@@ -226,6 +226,9 @@ def _options(given: JobOptions | Mapping[str, Any] | None) -> str:
                 raise InvalidJobError(
                     "options.budget", f"must be dollars, above 0 and at most {MAX_BUDGET:g}, not {value!r}"
                 )
+        elif name == "cache":
+            if value is not None:
+                _seconds("options.cache", value)
         elif value is not None and _seconds(f"options.{name}", value) <= 0:
             raise InvalidJobError(f"options.{name}", f"must be more than 0 seconds, not {value}")
         if value is not None:

@@ -444,7 +444,7 @@ batches = Table(
 Index("llm_batches_open", batches.c.group_key, sqlite_where=text("state = 'open'"))
 Index("llm_batches_job", batches.c.job_id)
 
-# One request of a batch. waiting: in an open or sealed batch. sent: with the provider. done: its answer is in the ledger. failed: refused for
+# One request of a batch. waiting: in an open or sealed batch. sent: its call is in the ledger, and the batch with the provider, or about to be. done: its answer is in the ledger. failed: refused for
 # good. left: its job went on without it, and an answer that still comes is only booked. again: the batch ended without it; it is asked anew.
 batch_requests = Table(
     "llm_batch_requests",
@@ -460,11 +460,13 @@ batch_requests = Table(
         nullable=False,
         server_default="waiting",
     ),
-    # The model as its job named it, by which the worker finds price and route; the provider's own name is in the request.
+    # The model as its job named it, by which the worker finds price and route; and as the provider calls it.
     Column("model", Text, nullable=False),
+    Column("provider_model", Text, nullable=False),
+    # How many texts are to be embedded; 0: it is a chat.
+    Column("inputs", Integer, nullable=False, server_default="0"),
     Column("fingerprint", Text, nullable=False),
     Column("limit_key", Text, nullable=False),
-    Column("request", Text, CheckConstraint("json_valid(request)", name="request_json"), nullable=False),
     Column("bytes", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
     Column("reserved_cost", Integer),
@@ -481,6 +483,16 @@ Index(
     "llm_batch_requests_due",
     batch_requests.c.deadline,
     sqlite_where=text("state IN ('waiting', 'sent') AND deadline IS NOT NULL"),
+)
+
+# The requests themselves, apart, because their rows change with every arrow. Gone when the request has come to its end.
+batch_bodies = Table(
+    "llm_batch_bodies",
+    metadata,
+    Column(
+        "request_id", Integer, ForeignKey("llm_batch_requests.id", ondelete="CASCADE"), primary_key=True, nullable=False
+    ),
+    Column("request", Text, CheckConstraint("json_valid(request)", name="request_json"), nullable=False),
 )
 
 

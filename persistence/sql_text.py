@@ -23,8 +23,11 @@ SELECT id, job_id, kind, provider, group_key, endpoint, state, requests, bytes, 
            created_at, creating_at, submitted_at, error
     FROM llm_batches WHERE job_id = :driver ORDER BY id DESC LIMIT 1
 """,
+    "batches.BODY": """
+INSERT INTO llm_batch_bodies (request_id, request) VALUES (:request_id, :request)
+""",
     "batches.CALL": """
-SELECT job_id, epoch, state FROM llm_calls WHERE id = :call_id
+SELECT job_id, epoch FROM llm_calls WHERE id = :call_id
 """,
     "batches.COMPANY": """
 SELECT coalesce(sum(jobs), 0) FROM llm_job_counts WHERE type = :type AND (state = 'waiting' OR state = 'active')
@@ -45,7 +48,7 @@ SELECT 1 FROM llm_job_edges WHERE job_id = :job_id AND depends_on = :driver AND 
 UPDATE llm_batch_requests SET state = :state, error = :error WHERE id = :request
 """,
     "batches.FIND": """
-SELECT request.id, request.job_id, request.model, coalesce(json_array_length(request.request, '$.inputs'), 0)
+SELECT request.id, request.job_id, request.model, request.inputs
     FROM json_each(:ids) AS wanted CROSS JOIN llm_batch_requests AS request ON request.id = wanted.value WHERE request.batch_id = :batch
 """,
     "batches.FINGERPRINT": """
@@ -53,6 +56,9 @@ SELECT fingerprint FROM llm_batch_requests WHERE id = :request
 """,
     "batches.FORGET_ANSWER": """
 DELETE FROM llm_call_completions WHERE call_id = :call_id
+""",
+    "batches.FORGET_BODY": """
+DELETE FROM llm_batch_bodies WHERE request_id = :request_id
 """,
     "batches.GROUP_CALL": """
 SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0), cost
@@ -66,7 +72,7 @@ UPDATE llm_jobs SET priority = max(priority, min(1000000000, :priority + 1)), ru
     WHERE id = :driver AND (state = 'delayed' OR state = 'waiting')
 """,
     "batches.INTENDED": """
-UPDATE llm_batch_requests SET call_id = :call_id WHERE id = :request
+UPDATE llm_batch_requests SET call_id = :call_id, state = 'sent' WHERE id = :request
 """,
     "batches.INTENT": """
 INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, reserved_cost, sent_at,
@@ -79,7 +85,7 @@ INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, mode
 SELECT batch_id FROM llm_batches WHERE provider = :provider AND batch_id IS NOT NULL AND created_at >= :since
 """,
     "batches.LATE": """
-SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
+SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND deadline <= :until ORDER BY id LIMIT :limit + 0
 """,
     "batches.LATENCIES": """
@@ -99,12 +105,13 @@ SELECT batch.id, batch.job_id, batch.kind, batch.provider, batch.endpoint, batch
 SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.MEMBER": """
-SELECT id, job_id, step, state, model, limit_key, json_object('model', json_extract(request, '$.model')), tokens, call_id, bytes
+SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes
     FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
 """,
     "batches.MEMBERS": """
-SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
-    WHERE batch_id = :batch AND state = :state AND id > :after ORDER BY id LIMIT :limit + 0
+SELECT member.id, job_id, step, state, model, provider_model, tokens, call_id, bytes, request
+    FROM llm_batch_requests AS member CROSS JOIN llm_batch_bodies AS body ON body.request_id = member.id
+    WHERE batch_id = :batch AND state = :state AND member.id > :after ORDER BY member.id LIMIT :limit + 0
 """,
     "batches.MOVE": """
 UPDATE llm_batches SET state = :state, sha256 = coalesce(:sha256, sha256), requests = coalesce(:requests, requests), file_id = coalesce(:file_id, file_id),
@@ -138,7 +145,7 @@ UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, l
     WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'
 """,
     "batches.PART": """
-SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
+SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
 """,
     "batches.PAST": """
 SELECT request.job_id, request.step, count(*), max(request.state = 'left' AND request.error IS NOT NULL),
@@ -159,11 +166,10 @@ UPDATE llm_batches SET (requests, bytes, tokens) = (
     ) WHERE id = :batch
 """,
     "batches.REQUEST": """
-INSERT INTO llm_batch_requests (batch_id, job_id, step, model, fingerprint, limit_key, request, bytes, tokens, reserved_cost, deadline, at)
-    VALUES (:batch, :job_id, :step, :model, :fingerprint, :limit_key, :request, :bytes, :tokens, :reserved_cost, :deadline, :now) RETURNING id
-""",
-    "batches.SENT": """
-UPDATE llm_batch_requests SET state = 'sent' WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NOT NULL
+INSERT INTO llm_batch_requests (batch_id, job_id, step, model, provider_model, inputs, fingerprint, limit_key, bytes, tokens, reserved_cost,
+        deadline, at)
+    VALUES (:batch, :job_id, :step, :model, :provider_model, :inputs, :fingerprint, :limit_key, :bytes, :tokens, :reserved_cost, :deadline, :now)
+    RETURNING id
 """,
     "batches.SHARE": """
 INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, sent_at, finished_at,
@@ -183,13 +189,13 @@ UPDATE llm_calls SET input_uncached = NULL, cache_read = NULL, cache_write = NUL
 UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')
 """,
     "batches.UNANSWERED": """
-SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
+SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent' OR (state = 'left' AND call_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM llm_calls WHERE llm_calls.id = call_id AND llm_calls.state = 'open')))
     ORDER BY id LIMIT :limit + 0
 """,
     "batches.UNINTENDED": """
-SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, json_extract(request, '$.model') FROM llm_batch_requests
+SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, provider_model FROM llm_batch_requests
     WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NULL ORDER BY id LIMIT :limit + 0
 """,
     "batches.UNSUSPECT": """
@@ -1706,9 +1712,10 @@ CREATE TABLE llm_batch_requests (
 	step TEXT NOT NULL,
 	state TEXT DEFAULT 'waiting' NOT NULL CONSTRAINT batch_request_state CHECK ((state = 'waiting' OR state = 'sent' OR state = 'done' OR state = 'failed' OR state = 'left' OR state = 'again')),
 	model TEXT NOT NULL,
+	provider_model TEXT NOT NULL,
+	inputs INTEGER DEFAULT '0' NOT NULL,
 	fingerprint TEXT NOT NULL,
 	limit_key TEXT NOT NULL,
-	request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
 	bytes INTEGER NOT NULL,
 	tokens INTEGER NOT NULL,
 	reserved_cost INTEGER,
@@ -1739,6 +1746,14 @@ CREATE TABLE llm_call_completions (
 	completion TEXT NOT NULL CONSTRAINT completion_json CHECK (json_valid(completion)),
 	PRIMARY KEY (call_id),
 	FOREIGN KEY(call_id) REFERENCES llm_calls (id) ON DELETE CASCADE
+)
+""",
+    """
+CREATE TABLE llm_batch_bodies (
+	request_id INTEGER NOT NULL,
+	request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
+	PRIMARY KEY (request_id),
+	FOREIGN KEY(request_id) REFERENCES llm_batch_requests (id) ON DELETE CASCADE
 )
 """,
     """

@@ -8,6 +8,7 @@ One job, line by line:
 
     Dispatcher → Store         ClaimJobs                          → JobsClaimed
     Dispatcher → JobRunner     RunJob
+    JobRunner  → Store         LookUpAnswer (with a cache)        → AnswerKept | AnswerMissed | AnswerAwaited … AnswerDue
     JobRunner  → RateLimiter   ReserveCall                        → CallGranted | CallDeferred
     JobRunner  → Store         RecordIntent                       → IntentRecorded | IntentRefused | CallRemembered | LeaseLost
     JobRunner  → Provider      StartCall                          → TextArrived… → CallFinished | CallFailed
@@ -18,6 +19,7 @@ One job, line by line:
     JobRunner  → Dispatcher    RunnerIdle
 """
 
+from .answers import AnswerAwaited, AnswerDue, AnswerKept, AnswerMissed, LeaveFlight, LookUpAnswer
 from .dispatcher import (
     Describe,
     Drain,
@@ -122,6 +124,10 @@ __all__ = [
     "RUNNERS",
     "STORE",
     "AbortCall",
+    "AnswerAwaited",
+    "AnswerDue",
+    "AnswerKept",
+    "AnswerMissed",
     "AppendChunks",
     "AskCompany",
     "BatchOrdered",
@@ -162,10 +168,12 @@ __all__ = [
     "KeyRefused",
     "LeaseLost",
     "LeasesLost",
+    "LeaveFlight",
     "LimitsChanged",
     "LimitsDescribed",
     "LimitsObserved",
     "LoadUsage",
+    "LookUpAnswer",
     "LowerLimits",
     "OrderBatch",
     "OutcomeRecorded",

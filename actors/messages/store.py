@@ -156,7 +156,8 @@ class CallRemembered:
 class RecordOutcome:
     """Commit what came of a call. What was spent is booked even when the lease is lost.
 
-    `held`: what it was charged, to be settled with what it `used` (None: unknown) when it ended, at `ended_ms`.
+    `held`: what it was charged, to be settled with what it `used` (None: unknown) when it ended, at `ended_ms`. `cache_key`: others may wait for
+    its answer under it; `keeps`: that is to be given again.
     """
 
     reply_to: str
@@ -166,6 +167,8 @@ class RecordOutcome:
     held: Held | None = None
     used: Charge | None = None
     ended_ms: int = 0
+    cache_key: str | None = None
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Deferral:
 
 
 class Limiter:
-    """The limits of one key, who is in flight, and who waits. One thread. Raises ValueError for a time zone that is not known."""
+    """The limits of one key, who is in flight, and who waits. One thread."""
 
     def __init__(
         self,

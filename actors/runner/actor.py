@@ -224,6 +224,8 @@ class JobRunnerActor(BatchingActor):
             if call.stage is Stage.RESERVING:
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
                 del work.calls[call.ref]
+            elif call.stage is Stage.LOOKING:
+                del work.calls[call.ref]
             elif call.stage is Stage.CALLING:
                 # What the provider goes on with is left to it where another attempt will ask for it, or another worker does: whose lease it
                 # is now, the store sees when the outcome is booked (a cancelled job's call is ended then).

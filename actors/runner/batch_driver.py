@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 Ask = Callable[[Effect], Any]
 
-AT_ONCE = 4_000_000
+AT_ONCE = 400_000
 """Bytes of requests, or of results, that are in memory at a time, about."""
 GROWTH = 1.5
 ELSEWHERE = 60.0
@@ -226,6 +226,9 @@ class _Driver:
             # Written by another worker, or lost with a disk. Nothing has left: write it again.
             self._move("sealed")
             return
+        if self._order(CountLive()) == 0:
+            self._give_up("failed", "no_result", "nobody waited for it any more", "applied")
+            return
         self.batch = self._order(Create())
         operation = CreateBatch(
             tag=self.batch.tag,
@@ -244,11 +247,8 @@ class _Driver:
 
     def _model(self) -> str:
         """The provider's name of the model of its requests; of the first of them, where they may be mixed."""
-        for state in ("sent", "left"):
-            page = self._order(ListMembers(state, most=1))
-            if page:
-                return str(page[0].request["model"])
-        return ""
+        page = self._order(ListMembers("sent", most=1))
+        return str(page[0].provider_model) if page else ""
 
     def _not_created(self, error: CallError) -> None:
         told = f"{error.kind}: {error.message}"

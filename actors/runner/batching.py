@@ -31,7 +31,7 @@ from ..messages import (
 from ..providers.model import CallError, ErrorClass
 from ..settings import CompanySettings, Route
 from . import fallback, joining
-from .calling import CallingActor
+from .caching import CachingActor
 from .effects import CallFailedError, ComeBack, Exchange, OrderOnBoard
 from .handlers import Answer, InlinePerformance, Performance, Post, ThreadPerformance
 from .work import Call, JoinDue, Work
@@ -40,7 +40,7 @@ GATHER = 0.01
 """Seconds in which the calls that a handler makes side by side are gathered before its job leaves to wait for them."""
 
 
-class BatchingActor(CallingActor):
+class BatchingActor(CachingActor):
     """Lets calls wait for company."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """The half of a runner that makes the calls its handler asks for, and writes what is seen of them meanwhile.
 
-    effect CallModel:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ answer the handler
+    effect CallModel:  [LOOKING ─missed→] RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ answer the handler
 
 Each arrow is a message; what becomes of the job when a call ends it is the other half's business (`actor.py`).
 """
@@ -90,6 +90,14 @@ class CallingActor(Actor):
         """Leave for the children, once what the handler has under way beside them is done."""
 
     @abstractmethod
+    def _begin_call(self, work: Work, call: Call) -> None:
+        """Look whether the answer of a call in hand is there already; if not, or not wanted, `_make` it."""
+
+    @abstractmethod
+    def _cached_as(self, call: Call, outcome: CallOutcome) -> tuple[str | None, bool]:
+        """The key under which others may wait for the answer of a call that has ended, and whether it is to be kept."""
+
+    @abstractmethod
     def _goes_with_others(self, work: Work, call: Call) -> bool:
         """Whether this call, not yet begun, has been dealt with otherwise: it waits for company, say."""
 
@@ -175,9 +183,17 @@ class CallingActor(Actor):
         call = Call(ref, effect, answer, where, request, charges.charge_of(request, where))
         call.fallback, call.fallback_on = where.fallback, where.fallback_on
         call.kept = kept
-        if kept is None and self._goes_with_others(work, call):
-            return
         work.calls[ref] = call
+        self._begin_call(work, call)
+
+    def _make(self, work: Work, call: Call) -> None:
+        """Make a call that is in hand, whose answer is not there yet; the first time perhaps with others."""
+        if call.kept is None and not call.alone:
+            call.alone = True
+            del work.calls[call.ref]
+            if self._goes_with_others(work, call):
+                return
+            work.calls[call.ref] = call
         self._reserve(call)
 
     def _reserve(self, call: Call) -> None:
@@ -315,6 +331,7 @@ class CallingActor(Actor):
     def _book(self, call: Call, outcome: CallOutcome, settled: SettleCall, then: Callable[[], None]) -> None:
         call.stage = Stage.BOOKING
         call.then = then
+        cache_key, keeps = self._cached_as(call, outcome)
         order = RecordOutcome(
             reply_to=self.name,
             call=call.ref,
@@ -323,6 +340,8 @@ class CallingActor(Actor):
             held=call.held,
             used=settled.used,
             ended_ms=self.now_ms(),
+            cache_key=cache_key,
+            keeps=keeps,
         )
         self.tell(STORE, order)
         # After the store: what the limiter now lets go must find this one ended there.
@@ -359,7 +378,8 @@ class CallingActor(Actor):
         work.numbers += 1
         call.ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
         work.calls[call.ref] = call
-        self._reserve(call)
+        call.alone = True
+        self._begin_call(work, call)
 
     def _act_on(self, work: Work, call: Call, error: CallError) -> None:
         if resuming.gone(call, error, on_unknown=work.job.options.on_unknown):

@@ -6,10 +6,8 @@ They are a convenience: what is lost of them is written or fetched again.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,9 +21,8 @@ class Spool:
     def __init__(self, database: str, batch: int) -> None:
         path = database.removeprefix(SQLITE)
         on_disk = database.startswith(SQLITE) and path and not path.startswith(":memory:")
-        home = Path(f"{path}-batches") if on_disk else Path(tempfile.gettempdir()) / f"callboard-batches-{os.getpid()}"
-        self._home = home
-        self._folder = home / str(batch)
+        self._home = Path(f"{path}-batches") if on_disk else _elsewhere()
+        self._folder = self._home / str(batch)
 
     @property
     def requests(self) -> Path:
@@ -72,10 +69,20 @@ class Spool:
 
     def remove(self) -> None:
         """Forget them all."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if self._home.exists() and not any(self._home.iterdir()):
+        with suppress(OSError):  # another worker may be removing them too, or use the folder above
+            for file in self._folder.iterdir():
+                file.unlink(missing_ok=True)
+            self._folder.rmdir()
+        with suppress(OSError):
             self._home.rmdir()
 
     def _make(self) -> None:
         for folder in (self._home, self._folder):
             folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _elsewhere() -> Path:
+    """Where the files of a board in memory are."""
+    from tempfile import gettempdir  # it imports compressors that a worker needs for nothing else
+
+    return Path(gettempdir()) / f"callboard-batches-{os.getpid()}"

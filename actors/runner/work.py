@@ -1,6 +1,6 @@
 """What a runner has in hand: a job, the calls it has made for it, and what is yet to be written of both. No I/O, no thread, no clock.
 
-a call:  RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ its handler is answered
+a call:  [LOOKING ─missed→] RESERVING ─granted→ INTENDING ─recorded→ CALLING ─finished/failed→ BOOKING ─recorded→ its handler is answered
 """
 
 from collections.abc import Callable
@@ -21,8 +21,9 @@ from .handlers import Answer, Performance
 
 
 class Stage(Enum):
-    """What a call waits for: its turn, its intent on disk, the provider, its outcome on disk."""
+    """What a call waits for: an answer that is there already, its turn, its intent on disk, the provider, its outcome on disk."""
 
+    LOOKING = auto()
     RESERVING = auto()
     INTENDING = auto()
     CALLING = auto()
@@ -38,7 +39,8 @@ class Call:
     `kept`: the call of an earlier attempt that it takes up. `handle`: what it can itself be taken up by.
 
     `fallback`: the models that are left to go on with, after what `fallback_on` names. `downgrades`: how often a
-    budget sent it on to a cheaper one. `shown`: text of it was written for readers.
+    budget sent it on to a cheaper one. `shown`: text of it was written for readers. `looking`: what the cache knows of it, None if it was not asked.
+    `alone`: whether it may go with others has been asked.
     """
 
     ref: CallRef
@@ -59,6 +61,21 @@ class Call:
     held: Held | None = None
     kept: KeptCall | None = None
     handle: dict[str, Any] | None = None
+    looking: "Looking | None" = None
+    alone: bool = False
+
+
+@dataclass(slots=True)
+class Looking:
+    """A call's look for an answer that is there already: under which key, and since when (seconds, monotonic) it has waited for another's call.
+
+    `ref`: the call as it was when it took the lead, None while it has none.
+    """
+
+    key: str
+    since: float
+    ref: CallRef | None = None
+    timer: TimerToken | None = None
 
 
 @dataclass(slots=True)
@@ -167,6 +184,13 @@ class JobTimedOut:
 @dataclass(frozen=True, slots=True)
 class ReserveAgainDue:
     """The limiter may be there by now."""
+
+    call: CallRef
+
+
+@dataclass(frozen=True, slots=True)
+class LookDue:
+    """Another process may have made the call by now."""
 
     call: CallRef
 

@@ -100,6 +100,7 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
             ageing=settings.ageing,
             retention_days=settings.retention_days,
             budgets=budgets_of(settings),
+            cache=settings.cache,
         )
 
     def dispatcher() -> Actor:

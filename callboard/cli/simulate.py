@@ -12,6 +12,7 @@ from .errors import InputError
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, takes a free one.")
 @click.option("--rpm", type=int, help="Requests per minute for each key and model.")
+@click.option("--rpd", type=int, help="Requests per day for each key and model (Gemini).")
 @click.option("--tpm", type=int, help="Tokens per minute for each key and model.")
 @click.option("--input-tpm", type=int, help="Input tokens per minute (Anthropic). Default: --tpm")
 @click.option("--output-tpm", type=int, help="Output tokens per minute (Anthropic). Default: --tpm")
@@ -23,6 +24,13 @@ from .errors import InputError
 @click.option("--tokens-per-second", type=float, help="Pace of the output. Default: as fast as it goes.")
 @click.option(
     "--default-max-tokens", type=int, default=1024, show_default=True, help="Limit of a request that names none."
+)
+@click.option(
+    "--batch-seconds",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="How long a batch takes; inf: until told to end.",
 )
 @click.option("--key", multiple=True, help="An API key to accept (invented: it is no secret). None accepts any.")
 @click.option("--model", multiple=True, help="A model name to serve. None serves any name.")

@@ -16,9 +16,13 @@ GROW = text("""
     UPDATE llm_batches SET requests = requests + :requests, bytes = bytes + :bytes, tokens = tokens + :tokens, updated_at = :now WHERE id = :batch
     """)
 REQUEST = text("""
-    INSERT INTO llm_batch_requests (batch_id, job_id, step, model, fingerprint, limit_key, request, bytes, tokens, reserved_cost, deadline, at)
-    VALUES (:batch, :job_id, :step, :model, :fingerprint, :limit_key, :request, :bytes, :tokens, :reserved_cost, :deadline, :now) RETURNING id
+    INSERT INTO llm_batch_requests (batch_id, job_id, step, model, provider_model, inputs, fingerprint, limit_key, bytes, tokens, reserved_cost,
+        deadline, at)
+    VALUES (:batch, :job_id, :step, :model, :provider_model, :inputs, :fingerprint, :limit_key, :bytes, :tokens, :reserved_cost, :deadline, :now)
+    RETURNING id
     """)
+BODY = text("INSERT INTO llm_batch_bodies (request_id, request) VALUES (:request_id, :request)")
+FORGET_BODY = text("DELETE FROM llm_batch_bodies WHERE request_id = :request_id")
 # Asked for anew, whatever became of the batch it was in: whoever cancelled that one's job, for instance.
 SUPERSEDE = text("""
     UPDATE llm_batch_requests SET state = 'left' WHERE job_id = :job_id AND step = :step AND (state = 'waiting' OR state = 'sent')
@@ -68,21 +72,22 @@ RECOUNT = text("""
     """)
 # Only these with the requests themselves, which may be large.
 MEMBERS = text("""
-    SELECT id, job_id, step, state, model, limit_key, request, tokens, call_id, bytes FROM llm_batch_requests
-    WHERE batch_id = :batch AND state = :state AND id > :after ORDER BY id LIMIT :limit + 0
+    SELECT member.id, job_id, step, state, model, provider_model, tokens, call_id, bytes, request
+    FROM llm_batch_requests AS member CROSS JOIN llm_batch_bodies AS body ON body.request_id = member.id
+    WHERE batch_id = :batch AND state = :state AND member.id > :after ORDER BY member.id LIMIT :limit + 0
     """)
 MEMBER = text("""
-    SELECT id, job_id, step, state, model, limit_key, json_object('model', json_extract(request, '$.model')), tokens, call_id, bytes
+    SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes
     FROM llm_batch_requests WHERE id = :request AND batch_id = :batch
     """)
 FIND = text("""
-    SELECT request.id, request.job_id, request.model, coalesce(json_array_length(request.request, '$.inputs'), 0)
+    SELECT request.id, request.job_id, request.model, request.inputs
     FROM json_each(:ids) AS wanted CROSS JOIN llm_batch_requests AS request ON request.id = wanted.value WHERE request.batch_id = :batch
     """)
 LIVE = text("SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')")
 END_REQUEST = text("UPDATE llm_batch_requests SET state = :state, error = :error WHERE id = :request")
 UNINTENDED = text("""
-    SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, json_extract(request, '$.model') FROM llm_batch_requests
+    SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, provider_model FROM llm_batch_requests
     WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NULL ORDER BY id LIMIT :limit + 0
     """)
 # The call is its job's: what it cost, it cost this job. Under a limit key of its own, because online limits do not count batches.
@@ -93,23 +98,20 @@ INTENT = text("""
         0, 'batch'
     FROM llm_jobs WHERE id = :job_id RETURNING id
     """)
-INTENDED = text("UPDATE llm_batch_requests SET call_id = :call_id WHERE id = :request")
-SENT = text(
-    "UPDATE llm_batch_requests SET state = 'sent' WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NOT NULL"
-)
-CALL = text("SELECT job_id, epoch, state FROM llm_calls WHERE id = :call_id")
+INTENDED = text("UPDATE llm_batch_requests SET call_id = :call_id, state = 'sent' WHERE id = :request")
+CALL = text("SELECT job_id, epoch FROM llm_calls WHERE id = :call_id")
 EDGE_OPEN = text("""
     SELECT 1 FROM llm_job_edges WHERE job_id = :job_id AND depends_on = :driver AND step = :step AND state = 'open'
     """)
 # What the provider may still answer: also the requests whose jobs went on without them.
 UNANSWERED = text("""
-    SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
+    SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent' OR (state = 'left' AND call_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM llm_calls WHERE llm_calls.id = call_id AND llm_calls.state = 'open')))
     ORDER BY id LIMIT :limit + 0
     """)
 LATE = text("""
-    SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests
+    SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FROM llm_batch_requests
     WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') AND deadline <= :until ORDER BY id LIMIT :limit + 0
     """)
 NEXT_DEADLINE = text("""
@@ -129,7 +131,7 @@ KNOWN = text(
 # --- a batch that was refused is divided ---------------------------------------------------------------------------------------------------
 
 PART = text("""
-    SELECT id, job_id, step, state, model, limit_key, '{}', tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
+    SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
     """)
 MOVE_REQUEST = text(
     "UPDATE llm_batch_requests SET batch_id = :target, state = 'waiting', call_id = NULL WHERE id = :request"

@@ -84,11 +84,15 @@ def answer(request_id, text="hi"):
 
 
 def test_requests_of_one_key_join_one_batch_until_it_is_full(board):
-    jobs = [joined(board) for _ in range(4)]
+    jobs = [joined(board) for _ in range(3)]
+    assert board.sql("SELECT run_at FROM llm_jobs WHERE type = '@batch'") == [(board.now,)], (
+        "the full one leaves at once"
+    )
+    jobs.append(joined(board))
     assert [state(board, job) for job in jobs] == [JobState.WAITING_CHILDREN] * 4
     assert board.sql("SELECT requests, bytes, tokens FROM llm_batches ORDER BY id") == [(3, 30, 15), (1, 10, 5)]
     due = board.sql("SELECT run_at FROM llm_jobs WHERE type = '@batch' ORDER BY id")
-    assert due == [(board.now,), (board.now + AGE,)], "the full one leaves at once"
+    assert due == [(board.now,), (board.now + AGE,)]
 
 
 @pytest.mark.parametrize("much", [{"size": 995}, {"tokens": 996}])
@@ -279,6 +283,14 @@ def test_a_member_whose_job_was_deleted_is_passed_over(board):
     assert order(board, lease, batch_orders.FindMembers((gone,))) == []
 
 
+def test_requests_are_kept_until_they_have_come_to_their_end(board):
+    _, lease = sent(board, 2)
+    ids = [row[0] for row in members(board)]
+    assert [member.request["model"] for member in order(board, lease, batch_orders.ListMembers("sent"))] == ["m-1"] * 2
+    order(board, lease, batch_orders.Apply([answer(ids[0])]))
+    assert board.sql("SELECT request_id FROM llm_batch_bodies") == [(ids[1],)]
+
+
 def test_what_drives_nothing_is_told_so(board):
     job = board.started()
     assert order(board, job.lease, batch_orders.Load()) is None
@@ -300,6 +312,9 @@ def test_a_job_that_was_adopted_is_given_its_memo_at_its_first_claim(board):
     lease = Lease(*board.sql("SELECT id, 0 FROM llm_jobs WHERE type = '@group'")[0])
     (alike,) = order(board, lease, group_orders.ListAlike("chat", 10))
     assert alike.job_id == second
+    board.queue.pause("default")
+    assert order(board, lease, group_orders.ListAlike("chat", 10)) == []
+    board.queue.resume("default")
     assert order(board, lease, group_orders.Adopt([(second, request(kind="group"))])) == 1
     assert order(board, lease, group_orders.Adopt([(second, request(kind="group"))])) == 0, "it is no longer there"
     order(board, lease, batch_orders.Seal())

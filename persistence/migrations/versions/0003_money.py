@@ -233,9 +233,10 @@ CREATE TABLE llm_batch_requests (
     step TEXT NOT NULL,
     state TEXT DEFAULT 'waiting' NOT NULL CONSTRAINT batch_request_state CHECK ((state = 'waiting' OR state = 'sent' OR state = 'done' OR state = 'failed' OR state = 'left' OR state = 'again')),
     model TEXT NOT NULL,
+    provider_model TEXT NOT NULL,
+    inputs INTEGER DEFAULT '0' NOT NULL,
     fingerprint TEXT NOT NULL,
     limit_key TEXT NOT NULL,
-    request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
     bytes INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
     reserved_cost INTEGER,
@@ -246,6 +247,14 @@ CREATE TABLE llm_batch_requests (
     FOREIGN KEY(batch_id) REFERENCES llm_batches (id) ON DELETE CASCADE,
     FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE,
     FOREIGN KEY(call_id) REFERENCES llm_calls (id) ON DELETE SET NULL
+)
+    """,
+    """
+CREATE TABLE llm_batch_bodies (
+    request_id INTEGER NOT NULL,
+    request TEXT NOT NULL CONSTRAINT request_json CHECK (json_valid(request)),
+    PRIMARY KEY (request_id),
+    FOREIGN KEY(request_id) REFERENCES llm_batch_requests (id) ON DELETE CASCADE
 )
     """,
     "CREATE INDEX llm_cache_used ON llm_cache (used_at, bytes)",

@@ -108,6 +108,7 @@ def test_a_server_that_numbers_nothing_and_counts_nothing():
         [item(0, [1.0]), item(1, [1.0, 2.0])],
         [item(0, [1.0]), "x"],
         [item(0, [1.0]), item(1, [1.0]), item(2, [1.0])],
+        [item(0, [1.0]), item(1, [1.0]), item(1, [2.0])],
         None,
     ],
     ids=str,
