@@ -121,6 +121,8 @@ class DispatcherActor(Actor):
         self._settled = False
         self._next_due: int | None = None
         self._draining: list[ReplyTo[None]] = []
+        self._look_due = False
+        self._fenced = False
         self._hasty = False
         self._stopping = False
         self._store_problem: str | None = None
@@ -203,6 +205,12 @@ class DispatcherActor(Actor):
             case _:
                 self.unhandled(message)
 
+    def after_batch(self) -> None:
+        """One look for all the runners that were heard of together: a claim for the first alone would have the others wait for its commit."""
+        if self._look_due:
+            self._look_due = False
+            self._look()
+
     # --- claiming -------------------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -221,19 +229,21 @@ class DispatcherActor(Actor):
         force = self._more or any(
             quota > self._asked.get(what, 0) for what, quota in asked(self._plan.quotas, parts).items()
         )
+        self._claim(slots, self._plan, parts, alone=alone, force=force)
+
+    def _claim(self, slots: int, plan: Plan, parts: tuple[ClaimPart, ...], *, alone: bool, force: bool) -> None:
         self._claims += 1
-        order = ClaimJobs(
+        self._claiming = ClaimJobs(
             reply_to=self.name,
             number=(self.generation << 32) + self._claims,
             slots=slots,
-            quotas=self._plan.quotas,
-            keys=self._plan.keys,
+            quotas=plan.quotas,
+            keys=plan.keys,
             parts=parts,
             alone=alone,
             force=force,
         )
-        self._claiming = order
-        self.tell(STORE, order)
+        self.tell(STORE, self._claiming)
 
     def _on_claimed(self, claimed: JobsClaimed) -> None:
         order = self._claiming
@@ -357,7 +367,7 @@ class DispatcherActor(Actor):
         if not self._unheard:
             self._fill_pool()
             self._sweep_if_due()  # a process that takes the place of a killed one takes back its jobs at once
-            self._look()
+            self._look_due = True
 
     def _on_busy(self, runner: str, lease: Lease, alone: bool) -> None:
         self._unheard.discard(runner)
@@ -491,7 +501,12 @@ class DispatcherActor(Actor):
             self.tell(runner, HandBack(STOPPING))
 
     def _check_drained(self) -> None:
-        if not self._busy and not self._unheard and self._claiming is None:
+        if self._draining and not self._busy and not self._unheard and self._claiming is None:
+            if not self._fenced:
+                # Runners idle while the ends of their jobs are on their way to the disk: what the store answers now, it says after those.
+                self._fenced = True
+                self._claim(0, Plan({}, {}, {}), (), alone=False, force=True)
+                return
             for done in self._draining:
                 done.set(None)
 

@@ -111,9 +111,8 @@ class JobRunnerActor(BatchingActor):
                 if (work := self._held(lease)) is not None and name in work.saves:
                     work.saves.pop(name).give(None)
                     self._leave_to_wait(work)
-            case JobRecorded(lease):
-                if (work := self._held(lease)) is not None and work.finishing:
-                    self._idle(work)
+            case JobRecorded():
+                pass  # it has let go of the job when it told the store
             case LeaseLost(lease) | RevokeJob(lease):
                 if (work := self._held(lease)) is not None:
                     self._on_lease_lost(work, isinstance(message, LeaseLost))
@@ -197,7 +196,6 @@ class JobRunnerActor(BatchingActor):
     def _on_lease_lost(self, work: Work, refused_write: bool) -> None:
         work.dropped = True
         if refused_write:  # nothing told to the store under this lease gets another answer
-            work.finishing = False
             for call in list(work.calls.values()):
                 if call.stage is Stage.INTENDING:
                     self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
@@ -208,9 +206,6 @@ class JobRunnerActor(BatchingActor):
 
     def _on_refused(self, work: Work, reason: str) -> None:
         """A bug, or data the database cannot hold. The job fails; if that is refused as well, the sweep hands it back."""
-        if work.finishing:
-            self._idle(work)
-            return
         for call in list(work.calls.values()):
             if call.stage is Stage.INTENDING:
                 self.tell(limiter_name(call.route.limit_key), WithdrawCall(call.ref))
@@ -239,14 +234,16 @@ class JobRunnerActor(BatchingActor):
         self._finish_when_quiet(work)
 
     def _finish_when_quiet(self, work: Work) -> None:
-        if work.calls or work.finishing:
+        if work.calls:
             return
         if work.dropped or work.ending is None:
             self._idle(work)
             return
         self._flush_text(work)
-        work.finishing = True
         self.tell(STORE, FinishJob(reply_to=self.name, lease=work.lease, verdict=work.ending))
+        # Nothing the store may answer keeps the job here. Whatever the dispatcher tells it now, the next claim above all, it reads after this
+        # end, and mostly writes in the same transaction.
+        self._idle(work)
 
     def _report(self) -> None:
         """Tell a new dispatcher what its predecessor knew."""

@@ -83,8 +83,8 @@ class Looking:
 class Work:
     """A job in hand.
 
-    `ended`: its handler has. `ending`: its verdict once it has one; `dropped`: its lease is lost, and no verdict may be written;
-    `finishing`: the verdict is with the store. `numbers` counts the calls, `chunk` the pieces of text written. `dialogue`: its conversation,
+    `ended`: its handler has. `ending`: its verdict once it has one; `dropped`: its lease is lost, and no verdict may be written.
+    `numbers` counts the calls, `chunk` the pieces of text written. `dialogue`: its conversation,
     `summary`: what it has summed up of one. `spawn`: the children it is about to leave for. `joins`: the requests that it is about to let go with others', once
     `gathered`.
     """
@@ -98,7 +98,6 @@ class Work:
     ended: bool = False
     ending: Verdict | None = None
     dropped: bool = False
-    finishing: bool = False
     deadline: TimerToken | None = None
     texts: list[tuple[str, str]] = field(default_factory=list)
     text_size: int = 0

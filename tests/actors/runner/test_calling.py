@@ -20,6 +20,7 @@ from callboard.actors.messages import (
     RecordOutcome,
     ReserveCall,
     RunJob,
+    RunnerIdle,
     StartCall,
     limiter_name,
     provider_name,
@@ -96,4 +97,4 @@ def test_but_not_where_another_answer_may_have_been_kept_before(stage):
     booked = next(message for message in told if isinstance(message, RecordOutcome))
     system.tell("runner", OutcomeRecorded(booked.call))
     simulation.run_until_idle()
-    assert isinstance(told[-1], FinishJob)
+    assert [type(message) for message in told[-2:]] == [FinishJob, RunnerIdle]
