@@ -158,6 +158,7 @@ def test_one_that_is_given_up_holds_nobody_up_and_reports_back_when_it_returns(s
     system.tell("other", "go on")
     assert system.abandon("stuck", 1, Hung("str", 1.0))
     other.wait_for("go on")
+    assert not life.finished.is_set()  # so it was not that one's giving up by itself
     replacement = start(system, "stuck", owner="owner")
     system.tell("stuck", "hello")
     replacement.wait_for("hello")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import threading
@@ -152,6 +153,26 @@ def test_an_answer_that_is_here_is_not_lost_to_a_cancellation_while_its_connecti
     engine.stop()
     assert isinstance(end, Finished)
     assert heard.nothing_more()
+
+
+def test_text_goes_out_at_once_and_then_at_intervals(serve, start_engine, listener):
+    """However fast it comes: each event wakes a thread. The end does not wait."""
+
+    async def answer(exchange):
+        await exchange.open_stream(data("a"))
+        for _ in range(100):
+            await exchange.chunk(data("a"))
+        await exchange.chunk(data("b", "stop") + DONE)
+        await exchange.end_stream()
+
+    at = []
+    heard, engine = listener(), start_engine(serve(answer).url)
+    engine.submit("k", REQUEST, FOREVER, lambda event: (at.append(time.monotonic()), heard(event)))
+    end = heard.end()
+    assert heard.text == end.completion.text == "a" * 101 + "b"
+    texts = at[: len([event for event in heard.events if isinstance(event, Text)])]
+    assert all(after - before > 0.04 for before, after in itertools.pairwise(texts[:-1]))
+    assert len(texts) < 50
 
 
 def test_a_server_that_does_not_stream(serve, start_engine, call):
