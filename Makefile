@@ -12,7 +12,7 @@ MODEL ?=
 LIMIT ?=
 YES ?=
 
-.PHONY: help setup demo test check soak bench sql format clean-demo contract-node
+.PHONY: help setup demo test check soak bench sql failures format clean-demo contract-node
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: $(STAMP) ## Measure against the targets
 
 sql: $(STAMP) ## Compile persistence/statements into persistence/sql_text.py
 	$(BIN)/python -m callboard.persistence.statements
+
+failures: $(STAMP) ## Write docs/failures.md from the table of faults
+	$(BIN)/python tests/conformance/faults/fault_page.py
 
 contract-node: ## Install what the test of the SQL contract from Node needs (Node before 22.5 only)
 	@if node -e "require('node:sqlite')" 2>/dev/null; then \

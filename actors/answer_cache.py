@@ -24,8 +24,8 @@ from .messages import (
 
 Replies = list[tuple[str, object]]
 
-PRUNE_EVERY_MS = 10_000
-"""Between two looks at how much is kept, while nothing had to be dropped."""
+PRUNE_EVERY_MS = 1000
+"""Between two looks at how much is kept, while nothing has to be dropped."""
 
 
 class AnswerCache:
@@ -35,11 +35,14 @@ class AnswerCache:
         self._settings = settings
         self._waiting: dict[str, dict[CallRef, str]] = {}
         self._led: dict[Lease, set[str]] = {}
-        self._prune_at = 0
+        self._pruned_at = 0
+        self._more = True
 
     def look_up(self, c: Connection, order: LookUpAnswer, now: int) -> Replies:
         """Give the answer, or say who makes the call."""
         lease, reply_to = order.call.lease, order.reply_to
+        if order.key in self._waiting:
+            self._waiting[order.key].pop(order.call, None)
         if not ledger.lease_stands(c, lease):
             return [(reply_to, LeaseLost(lease))]
         if order.call.epoch > 1:
@@ -65,6 +68,7 @@ class AnswerCache:
         outcome = order.outcome
         if order.keeps and outcome.completion is not None:
             cache.keep(c, order.cache_key, outcome.completion, outcome.cost, now)
+            self._more = True
         return self._land(c, order.call, order.cache_key)
 
     def leave(self, c: Connection, order: LeaveFlight) -> Replies:
@@ -77,11 +81,15 @@ class AnswerCache:
 
     def prune(self, c: Connection, now: int) -> int:
         """Drop what is above the bounds, few enough for one transaction, and leads that nobody has any more. Returns how many answers went."""
-        if self._prune_at <= now + PRUNE_EVERY_MS and now < self._prune_at:
+        if not self._more or 0 <= now - self._pruned_at < PRUNE_EVERY_MS:
             return 0
         dropped = cache.prune(c, self._settings.max_entries, self._settings.max_bytes)
         cache.forget_flights(c)
-        self._prune_at = now if dropped else now + PRUNE_EVERY_MS
+        for lease in [lease for lease in self._led if not ledger.lease_stands(c, lease)]:
+            del self._led[lease]
+        self._waiting = {key: waiting for key, waiting in self._waiting.items() if waiting}
+        self._more = dropped > 0
+        self._pruned_at = 0 if dropped else now
         return dropped
 
     def _land(self, c: Connection, call: CallRef, key: str) -> Replies:

@@ -120,7 +120,7 @@ def _meant_for(settings: CompanySettings, lane: LaneDepth) -> bool:
 def _obstacle(lane: LaneDepth, types: frozenset[str], groups: tuple[RunnerGroup, ...]) -> str | None:
     """Why no runner here can run the jobs of a lane, whatever its model; None if one can."""
     if lane.type not in types:
-        return f"no handler for type {lane.type!r} here (known: {', '.join(sorted(types))})"
+        return f"no handler for type {lane.type!r} here (known: {', '.join(sorted(types - DRIVER_TYPES))})"
     if any(group.can_run(lane) for group in groups):
         return None
     taking = [group for group in groups if group.takes(lane)]

@@ -52,7 +52,8 @@ def test_the_same_again_makes_no_request_and_takes_no_permit(stage):
         )
     assert second.result == first.result
     (paid,), (given,) = rows(first), rows(second)
-    assert paid[:3] == ("completed", None, 1) and paid[3] > 0
+    assert paid[:3] == ("completed", None, 1)
+    assert paid[3] > 0
     assert paid[4] is None
     assert given == ("completed", "cache", 0, 0, paid[3], 0)
     (total,) = stage.queue.costs("all")
@@ -195,6 +196,12 @@ def test_what_is_over_the_bounds_goes_the_least_recently_used_first(stage):
     with stage.queue._writer() as c:
         c.script("UPDATE llm_cache SET used_at = used_at - 1000 WHERE hits = 0")
     ask(stage, {"prompt": "Three things."})
+    with stage.queue._reader() as c:
+        stage.until(lambda: len(c.script("SELECT 1 FROM llm_cache")) == 2, "the third to go")
+    ask(stage, {"prompt": "One thing."})
+    assert requests(stage) == 3
+    ask(stage, {"prompt": "Two things."})
+    assert requests(stage) == 4
 
 
 def test_the_same_name_at_another_address_is_another_account(stage):

@@ -123,6 +123,32 @@ def test_a_long_rate_limit_sends_the_job_back_to_the_board_with_the_reason(stage
     assert requests(stage) == 2
 
 
+def test_what_the_provider_says_of_trying_again_goes_before_the_class(stage):
+    for status, word in ((400, "true"), (500, "false"), (429, "false")):
+        fault = {"kind": "status", "status": status, "headers": {"x-should-retry": word}}
+        stage.simulator.faults({"fault": fault, "match": {"contains": f"number {status}"}, "times": 1})
+    stage.company()
+    jobs = [
+        stage.queue.add("chat", {"prompt": f"The number {status}."}, max_attempts=5, model=f"sim:m-{status}")
+        for status in (400, 500, 429)
+    ]
+    for job in jobs:
+        stage.done(job)
+    assert [(job.row().state, job.row().failures) for job in jobs] == [("completed", 1), ("failed", 1), ("failed", 1)]
+    assert [[call.error_class for call in job.calls()] for job in jobs] == [["invalid", None], ["server"], ["rate"]]
+
+
+def test_a_retry_after_that_is_a_date_is_waited_for(stage):
+    # By the provider's own clock, which need not be ours.
+    headers = {"date": "Mon, 21 Sep 2026 14:13:00 GMT", "retry-after": "Mon, 21 Sep 2026 14:23:00 GMT"}
+    stage.simulator.faults({"fault": {"kind": "status", "status": 503, "headers": headers}, "times": 1})
+    stage.company()
+    job = stage.queue.add("chat", PROMPT)
+    stage.until(lambda: job.row().state == "delayed")
+    row = job.row()
+    assert 599_000 < row.run_at - row.updated_at < 661_000
+
+
 def test_a_refused_key_is_held_and_costs_no_attempt(stage):
     stage.simulator.faults({"fault": {"kind": "status", "status": 401}})
     supervisor = stage.company(park_after=0.1)
@@ -208,7 +234,7 @@ def test_a_job_of_an_unknown_type_waits_with_the_reason_until_somebody_knows_it(
     stage.until(lambda: job.row().held_by)
     row = job.row()
     assert row.state is JobState.WAITING
-    assert row.held_by == "unroutable: no handler for type 'translate' here (known: chat)"
+    assert row.held_by == "unroutable: no handler for type 'translate' here (known: chat, embed)"
     assert stage.done(stage.queue.add("chat", PROMPT)).state == "completed"  # and is in nobody's way
     stage.company({"translate": lambda ctx: "übersetzt"})
     assert stage.done(job).state == "completed"

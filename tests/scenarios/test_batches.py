@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from callboard.actors.batch_settings import BatchSettings
+from callboard.actors.batch_settings import BatchSettings, EmbeddingSettings
 from callboard.actors.providers.settings import ProviderSettings
 
 DYING = """
@@ -81,7 +81,7 @@ ARROWS = {
 }
 
 
-def lane(world: Any, simulator: Any, wire: str) -> Any:
+def lane(world: Any, simulator: Any, wire: str, **settings: Any) -> Any:
     base = simulator.url + ("/v1" if wire.startswith("openai") else "")
     (world.directory / "dying_batches.py").write_text(DYING)
     return world.config(
@@ -89,6 +89,7 @@ def lane(world: Any, simulator: Any, wire: str) -> Any:
         handlers={"unused": "dying_batches:unused"},
         batch=BatchSettings(max_age=0.05, poll=0.05, poll_cap=0.05, find_after=0.3),
         sweep_interval=0.1,
+        **settings,
     )
 
 
@@ -166,7 +167,8 @@ def test_a_kill_between_two_looks_resumes_the_same_batch(world: Any) -> None:
 @pytest.mark.parametrize("after", ["Seal", "Adopt", "Embed", "ShareOut", "Move applied"])
 def test_a_group_survives_a_kill(world: Any, after: str) -> None:
     simulator = world.simulate()
-    config = lane(world, simulator, "openai-chat")
+    # One runner, and a group that is due at once: it has to adopt nearly all.
+    config = lane(world, simulator, "openai-chat", runners=1, embeddings=EmbeddingSettings(max_age=0.001))
     world.queue.add_many([{"type": "embed", "data": {"input": f"text {n}"}} for n in range(100)])
     die(world, config, after)
     finish(world, config)

@@ -1,12 +1,16 @@
 """When to try again: the policies of job types, the host's own functions, and what the provider asked for."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from callboard.actors.messages import Fail, RetryLater
+from callboard.actors.providers.actor import REFUSALS
+from callboard.actors.providers.model import Billed, CallError, ErrorClass, Scope
+from callboard.actors.rate_limiter.breaker import TROUBLE
 from callboard.actors.runner import retry
 from callboard.actors.settings import RetryPolicy, RetrySettings
 
@@ -84,3 +88,58 @@ def test_a_hosts_function_that_raises_is_not_the_jobs_end(caplog):
 def test_a_hosts_function_cannot_send_a_job_beyond_time():
     assert verdict(RetrySettings(), 0, {"chat": lambda *_: 1e300}).run_at_ms == 1000 + retry.LONGEST * 1000
     assert verdict(RetrySettings(), 0, {"chat": lambda *_: -5}).run_at_ms == 1000
+
+
+ACTIONS = {
+    "waits, then the call again": retry.ReserveAgain,
+    "later, by the policy of its type": retry.TryLater,
+    "in a conversation asked once more with a shorter past; else final": retry.TellHandler,
+    "final: the handler is told, and may go on": retry.TellHandler,
+    "back to the board": retry.GoBack,
+}
+
+
+def documented():
+    """The table of docs/providers.md: class → (what becomes of the key, of the job, whether an attempt is used)."""
+    text = (Path(__file__).parents[3] / "docs" / "providers.md").read_text()
+    _, _, rest = text.partition("### What is done about it")
+    lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| `")]
+    for line in lines:
+        kinds, key, job, attempt = (cell.strip() for cell in line.strip("|").split("|"))
+        for kind in kinds.split(","):
+            yield ErrorClass(kind.strip(" `")), (key, job, attempt)
+
+
+def test_the_table_of_what_is_done_says_what_is_done():
+    table = dict(documented())
+    assert set(table) == set(ErrorClass)
+    for kind, (key, job, attempt) in table.items():
+        for scope in Scope:
+            action = retry.decide(CallError(kind=kind, message="no", scope=scope), on_unknown="park")
+            assert type(action) is ACTIONS[job], (kind, scope)
+        assert (kind in REFUSALS) == key.startswith("held")
+        assert (kind in TROUBLE) == ("breaker" in key)
+        assert {"yes": isinstance(action, retry.TryLater), "no": not isinstance(action, retry.TryLater)}.get(
+            attempt, isinstance(action, retry.TellHandler)
+        )
+
+
+@pytest.mark.parametrize("kind", list(ErrorClass))
+def test_the_providers_word_goes_before_the_class_but_for_keys_and_money(kind):
+    def action(retryable):
+        return type(retry.decide(CallError(kind=kind, message="no", retryable=retryable), on_unknown="retry"))
+
+    if kind in (ErrorClass.QUOTA, ErrorClass.AUTH):
+        assert {action(None), action(True), action(False)} == {retry.ReserveAgain}
+    elif kind is ErrorClass.CANCELLED:
+        assert {action(None), action(True), action(False)} == {retry.GoBack}
+    else:
+        assert action(False) is retry.TellHandler
+        assert action(True) is (retry.ReserveAgain if kind is ErrorClass.RATE else retry.TryLater)
+
+
+@pytest.mark.parametrize("kind", sorted(set(ErrorClass) - {ErrorClass.RATE, ErrorClass.QUOTA, ErrorClass.AUTH}))
+def test_what_may_have_been_billed_waits_for_a_person_where_the_job_says_so(kind):
+    error = CallError(kind=kind, message="no", billed=Billed.MAYBE)
+    assert isinstance(retry.decide(error, on_unknown="park"), retry.Park)
+    assert not isinstance(retry.decide(error, on_unknown="retry"), retry.Park)

@@ -210,3 +210,24 @@ def finish_of(wire: str, what: str) -> str:
         "gemini": "SAFETY",
         "ollama": "stop",
     }[wire]
+
+
+def refusal(wire: str) -> bytes:
+    """A stream in which the model will not answer, in OpenAI's own field for it."""
+    told = WIRES[wire]
+    if wire == "openai-chat":
+        return told.stream(told.chunk(refusal="No."))
+    part = {"type": "refusal", "refusal": "No."}
+    item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    return told.stream(
+        told.added(0, {**item, "content": []}),
+        {"type": "response.refusal.delta", **at, "delta": "No."},
+        {"type": "response.refusal.done", **at, "refusal": "No."},
+        told.done(0, item),
+        output=[item],
+    )
+
+
+BLOCKED = WIRES["gemini"].sse({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 12}})
+"""What Gemini says to a prompt that it will not read: a reply without candidates."""

@@ -5,10 +5,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import fault_table
+import fault_kinds
+from fault_acts import answers
 from fault_bodies import WIRES
+from fault_kinds import End, Fault
 from fault_server import FaultServer
-from fault_table import End, Fault, answers
 
 from callboard import Config, JobQueue, Supervisor
 from callboard.actors.providers import call, direct, http_client, ndjson, network, sse
@@ -49,10 +50,10 @@ def make_smaller(patch, trusted):
     patch.setattr(network, "_resolve", resolve)
     patch.setattr(http_client, "shared_tls_context", lambda: ssl.create_default_context(cafile=trusted))
     patch.setitem(direct.TIMEOUTS, "connect", 1.0)
-    patch.setattr(call, "MAX_BODY_BYTES", fault_table.MAX_BODY)
+    patch.setattr(call, "MAX_BODY_BYTES", fault_kinds.MAX_BODY)
     for module, decoder in ((sse, "SSEDecoder"), (ndjson, "NDJSONDecoder")):
         made = getattr(module, decoder).__init__
-        patch.setitem(made.__kwdefaults__, "max_bytes", fault_table.MAX_EVENT)
+        patch.setitem(made.__kwdefaults__, "max_bytes", fault_kinds.MAX_EVENT)
 
 
 def play(wire: str, faults: list[Fault], path, certificates) -> dict[str, Seen]:
