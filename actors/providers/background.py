@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from .adapter import HttpRequest, StreamDecoder
 from .call import Conversation, Provider
-from .keys import Secret, resolve_key
+from .key_sources import key_for
+from .keys import Secret
 from .model import Answer, Billed, CallError, Completion, ErrorClass
 from .resume import HANDLE_GONE, Handle, Resumable, ResumableDecoder
 from .sse import SSEEvent
@@ -179,7 +180,7 @@ async def end_at_provider(provider: Provider, handle: Handle) -> None:
     if not isinstance(adapter, Resumable):
         return
     try:
-        key = resolve_key(settings.name, env=settings.key_env, key_file=settings.key_file, environ=provider.environ)
+        key = await key_for(settings, provider.environ)
         async with asyncio.timeout(CANCEL_SECONDS):
             reply = await provider.client.send(adapter.cancel(handle, key=key, settings=settings), Sending())
             await reply.close()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for, line_decoder
 from .deadlines import Deadlines, timed_out
 from .errors import clean, malformed, refused
-from .keys import KeyUnavailableError, Secret, redact, resolve_key
+from .key_sources import key_for, source_now
+from .keys import KeyUnavailableError, Secret, redact
 from .model import (
     Answer,
     AnyRequest,
@@ -207,9 +208,7 @@ class Conversation:
         """Return the outcome. Raises CancelledError (deadline, abort, end of the engine); anything else it raises is a bug."""
         settings = self._provider.settings
         try:
-            key = resolve_key(
-                settings.name, env=settings.key_env, key_file=settings.key_file, environ=self._provider.environ
-            )
+            key = await key_for(settings, self._provider.environ)
         except KeyUnavailableError as error:
             return CallError(kind=ErrorClass.AUTH, message=clean(str(error)), scope=Scope.CREDENTIAL, sent=False)
         self._secrets = () if key is None else (key,)
@@ -311,12 +310,10 @@ class Conversation:
         """Say which provider failed, and where a key that it refused came from."""
         settings = self._provider.settings
         if error.kind is ErrorClass.AUTH and error.sent:
-            if settings.key_env and self._provider.environ.get(settings.key_env):
-                message += f" (the key came from environment variable {settings.key_env})"
-            elif settings.key_file:
-                message += f" (the key came from file {settings.key_file})"
-            else:
-                message += " (no key was sent: name its variable in key_env)"
+            source = source_now(settings, self._provider.environ)
+            message += (
+                f" (the key came from {source})" if source else " (no key was sent: name its variable in key_env)"
+            )
         return message if message.startswith("provider ") else f"provider {settings.name!r}: {message}"
 
     async def _read(self, reply: "Reply") -> Answer | CallError:

@@ -31,7 +31,8 @@ from .batch_api import (
 from .call import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, Failed, Provider
 from .deadlines import Deadlines, timed_out
 from .errors import clean, malformed, refused
-from .keys import KeyUnavailableError, Secret, redact, resolve_key
+from .key_sources import key_for
+from .keys import KeyUnavailableError, Secret, redact
 from .model import Billed, CallError, ErrorClass, LimitSnapshot, Scope, Timeouts
 from .transport import Sending
 from .urls import UnsafeURLError
@@ -124,9 +125,7 @@ class _Work:
         if batches is None:
             return refused("operation", f"provider {settings.name!r} ({settings.wire}) has no batch API")
         try:
-            key = resolve_key(
-                settings.name, env=settings.key_env, key_file=settings.key_file, environ=self._provider.environ
-            )
+            key = await key_for(settings, self._provider.environ)
         except KeyUnavailableError as error:
             return CallError(kind=ErrorClass.AUTH, message=clean(str(error)), scope=Scope.CREDENTIAL, sent=False)
         self._secrets = () if key is None else (key,)

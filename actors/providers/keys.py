@@ -53,9 +53,9 @@ def resolve_key(
         return None
     values = os.environ if environ is None else environ
     if env is not None and (value := values.get(env, "").strip()):
-        return Secret(_checked(value, name, f"environment variable {env}"))
+        return Secret(checked(value, name, f"environment variable {env}"))
     if key_file is not None:
-        return Secret(_checked(_read_private(name, Path(key_file).expanduser()), name, f"file {key_file}"))
+        return Secret(checked(_read_private(name, Path(key_file).expanduser()), name, f"file {key_file}"))
     raise KeyUnavailableError(
         f"provider {name!r}: environment variable {env} is not set; export it, or name a key_file"
     )
@@ -78,7 +78,8 @@ def _read_private(name: str, path: Path) -> str:
     return raw.decode("utf-8", "replace").strip()
 
 
-def _checked(value: str, name: str, source: str) -> str:
+def checked(value: str, name: str, source: str) -> str:
+    """Return `value` if a header can hold it. Raises KeyUnavailableError, naming the source and not the value."""
     # A header value with a control or non-ASCII character is refused deep inside the HTTP library, by an error that shows it.
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         raise KeyUnavailableError(f"provider {name!r}: the key in {source} is empty or has characters that no key has")

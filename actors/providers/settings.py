@@ -31,7 +31,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     - `wire`: the format it speaks; "own" is a host's own provider, made by `factory` ("package.module:Class") or given to `Supervisor`.
     - `base_url`: where it is, e.g. `https://api.openai.com/v1` or `https://api.anthropic.com`; none for "own".
-    - `key_env`, `key_file`: where the key is found when a call is sent; the variable wins. Neither: no key is sent.
+    - `key_env`, `key_file`, `key_keyring` ("service:user"): where the key is found when a call is sent; the variable wins. None: no key is sent.
     - `allow_private`: permits http and private or loopback addresses: a server of your own.
     - `proxy`: an HTTP or SOCKS proxy's URL. Proxy variables of the environment are ignored.
     - `version`: `anthropic-version`. `organization`, `project`: OpenAI's headers. `workspace`: Anthropic's.
@@ -51,6 +51,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     factory: str | None = None
     key_env: str | None = None
     key_file: str | None = None
+    key_keyring: str | None = None
     allow_private: bool = False
     proxy: str | None = None
     version: str = "2023-06-01"
@@ -75,6 +76,12 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             check_base_url(self.base_url, allow_private=self.allow_private)
         if self.factory is not None and (self.wire != "own" or not _FACTORY.fullmatch(self.factory)):
             raise ValueError("factory is for wire 'own', as 'package.module:Class'")
+        if self.key_keyring is not None:
+            if self.key_file is not None:
+                raise ValueError("key_keyring and key_file are two places for one key: name one of them")
+            service, _, user = self.key_keyring.rpartition(":")
+            if not service or not user:
+                raise ValueError("key_keyring must be 'service:user', as `keyring set service user` was told")
         for field in ("default_max_output", "max_in_flight"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be 1 or more, not {getattr(self, field)}")
@@ -87,7 +94,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         for name, value in self.headers.items():
             if name.lower() in _SECRET_HEADERS:
                 raise ValueError(
-                    f"headers may not hold {name!r}: a key comes from key_env or key_file, never from the configuration"
+                    f"headers may not hold {name!r}: a key comes from key_env, key_file or key_keyring, never from the configuration"
                 )
             if (
                 name.lower() in _FRAMING_HEADERS
@@ -96,6 +103,12 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             ):
                 raise ValueError(f"headers may not hold {name!r}")
             _check_value(f"headers.{name}", value)
+
+    def key_places(self) -> list[str]:
+        """Return in words where the key is looked for, in that order."""
+        told = [f"environment variable {self.key_env}"] if self.key_env else []
+        told += [f"file {self.key_file}"] if self.key_file else []
+        return told + ([f"keyring entry {self.key_keyring}"] if self.key_keyring else [])
 
     def __repr__(self) -> str:
         # A proxy's URL may hold a password; everything else here is fit to be seen.

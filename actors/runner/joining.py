@@ -139,7 +139,7 @@ def _shape(request: EmbeddingRequest) -> str:
 
 
 def _key(kind: Kind, where: Route, provider: ProviderSettings, endpoint: str, model: str) -> str:
-    key = provider.key_env or provider.key_file or "no key"
+    key = provider.key_env or provider.key_file or provider.key_keyring or "no key"
     return f"{kind}|{where.provider}|{endpoint}|{provider.base_url}|{key}|{provider.version}|{model}"
 
 

@@ -135,8 +135,7 @@ def company(system: ActorSystem, parts: CompanyParts) -> SupervisorActor:
 def limiter_spec(system: ActorSystem, parts: CompanyParts, route: Route) -> ChildSpec:
     """The child spec of the limiter of a route's key."""
     provider = parts.settings.providers[route.provider]
-    sources = [f"the variable {provider.key_env}"] if provider.key_env else []
-    sources += [f"the file {provider.key_file}"] if provider.key_file else []
+    sources = provider.key_places()
     remedy = f"See to the account of provider {route.provider}"
     if sources:
         remedy += f" and its key, which comes from {' or '.join(sources)}"

@@ -1,8 +1,10 @@
 """What `callboard doctor` finds out about keys and providers."""
 
+import os
 from dataclasses import dataclass
 
-from callboard.actors.providers.keys import KeyUnavailableError, Secret, redact, resolve_key
+from callboard.actors.providers.key_sources import key_now, source_now
+from callboard.actors.providers.keys import KeyUnavailableError, Secret, redact
 from callboard.actors.providers.settings import ProviderSettings
 
 OK, WARN, FAIL, INFO = "ok", "warning", "wrong", "info"
@@ -22,12 +24,16 @@ class Finding:
     advice: str | None = None
 
 
+def _short(place: str) -> str:
+    return place.replace("environment variable ", "$")
+
+
 def examine_key(provider: ProviderSettings, *, needed: bool) -> tuple[Finding | None, Secret | None]:
     """Look for the provider's key. It is wrong for it to be missing only where a configured model needs it."""
     area = f"provider {provider.name}"
-    source = f"${provider.key_env}" if provider.key_env else f"the file {provider.key_file}"
+    source = " or ".join(_short(place) for place in provider.key_places())
     try:
-        key = resolve_key(provider.name, env=provider.key_env, key_file=provider.key_file)
+        key = key_now(provider, os.environ)
     except KeyUnavailableError as error:
         if needed:
             return Finding(
@@ -56,11 +62,7 @@ def examine_provider(provider: ProviderSettings, key: Secret | None, *, needed: 
             f"{provider.base_url} cannot be reached: {said}",
             "check base_url, the network, and proxy if there is one",
         )
-    shown = (
-        f"with a key from {f'${provider.key_env}' if provider.key_env else provider.key_file}"
-        if key
-        else "without a key"
-    )
+    shown = f"with a key from {_short(source_now(provider, os.environ) or '')}" if key else "without a key"
     if status in (401, 403) or (status == 400 and provider.wire == "gemini"):  # which is how Gemini refuses a key
         return Finding(
             area,
