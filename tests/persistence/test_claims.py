@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from callboard.persistence import claims, job_store, ledger
+from callboard.persistence import batch_orders, budgets, cache, claims, job_store, ledger, limits
 from callboard.persistence.job_store import _COMPLETE
 from callboard.persistence.lifecycle import JobState
 from callboard.persistence.model import CallIntent, Lease
@@ -250,7 +250,12 @@ PLANS = {
     "hold lane": (claims._HOLD_LANE, {"llm_jobs_waiting"}),
     "lost": (claims._LOST, set()),
     "complete": (_COMPLETE, set()),
-    "limit windows": (ledger._RECENT, {"llm_calls_limit"}),
+    "limits, what stands": (limits._STANDING, set()),
+    "limits, calls in flight": (limits._IN_FLIGHT, {"llm_calls_in_flight"}),
+    "budgets, what stands": (budgets._STANDING, set()),
+    "budgets, the job": (budgets._JOB, set()),
+    "a kept answer": (cache._FIND, set()),
+    "members of a batch": (batch_orders._MEMBERS, {"llm_batch_requests_batch"}),
     "memo": (ledger._COMPLETIONS, {"llm_calls_once"}),
 }
 
@@ -270,7 +275,16 @@ def test_no_statement_of_the_worker_reads_a_whole_table(board, name, analyzed):
         "quotas": "{}",
     }
     plan = [row[3] for row in board.c._execute("EXPLAIN QUERY PLAN " + prepared.sql, params).fetchall()]
-    tables = ("llm_jobs", "mine", "job", "llm_calls")
+    tables = (
+        "llm_jobs",
+        "mine",
+        "job",
+        "llm_calls",
+        "llm_limit_usage",
+        "llm_budget_usage",
+        "llm_cache",
+        "llm_batch_requests",
+    )
     read_whole = [
         step for step in plan if step.startswith("SCAN") and step.split()[1] in tables and "USING" not in step
     ]
