@@ -5,6 +5,7 @@ own network: a name that resolves to a metadata service or to a private address 
 """
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -13,7 +14,15 @@ _METADATA = frozenset(
     ipaddress.ip_address(text)
     for text in ("169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
 )
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_EMBEDDING = tuple(
+    ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")
+)
+"""Where the last 32 bits are an IPv4 address: NAT64 (RFC 6052, RFC 8215), IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765)."""
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is given out to the public (RFC 4291, and IANA's registry since)."""
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+_NUMBER_AT_THE_END = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?$")
+"""As the URL standard has it (<https://url.spec.whatwg.org/#ends-in-a-number-checker>): such a host is an address, in whatever notation."""
 
 
 class UnsafeURLError(ValueError):
@@ -42,6 +51,12 @@ def check_base_url(url: str, *, allow_private: bool = False) -> str:
             f"base_url {url!r} would send the key in clear text; use https, or set allow_private for a server of your own"
         )
     literal = parse_address(host)
+    if literal is None and _NUMBER_AT_THE_END.search(host):
+        raise UnsafeURLError(
+            f"base_url {url!r}: the host {host!r} is an address in an unusual notation; write it as four decimal numbers"
+        )
+    if literal is None and not _NAME.fullmatch(host):
+        raise UnsafeURLError(f"base_url {url!r}: {host!r} is no name of a host")
     if literal is not None and (why := refusal(literal, host=host, allow_private=allow_private)):
         raise UnsafeURLError(f"base_url {url!r}: {why}")
     return url.rstrip("/")
@@ -76,19 +91,20 @@ def refusal(address: IPAddress, *, host: str, allow_private: bool) -> str | None
         if allow_private or is_loopback_host(host):
             return None
         return f"{host} is at the loopback address {address}; name localhost in base_url, or set allow_private"
-    if not inner.is_global and not allow_private:
+    public = inner.is_global and (isinstance(inner, ipaddress.IPv4Address) or inner in _GLOBAL_UNICAST)
+    if not public and not allow_private:
         return f"{host} is at {address}, which is not a public address; set allow_private if the server is your own"
     return None
 
 
 def _embedded(address: IPAddress) -> IPAddress:
-    """Return the IPv4 address that an IPv6 one stands for (mapped, 6to4, NAT64), since that is where its packets go."""
+    """Return the IPv4 address that an IPv6 one stands for (mapped, 6to4, NAT64, …), since that is where its packets go."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
         if address.sixtofour is not None:
             return address.sixtofour
-        if address in _NAT64:
+        if int(address) > 1 and any(address in network for network in _EMBEDDING):
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 

@@ -18,6 +18,8 @@ from callboard.actors.providers.urls import UnsafeURLError, check_base_url, refu
         ("http://10.0.0.5:8000/v1", True),
         ("http://gpu-box:8000/v1", True),
         ("https://8.8.8.8", False),
+        ("https://[2606:4700::1]", False),
+        ("https://my_box-2.example.org", False),
     ],
 )
 def test_accepted(url, allow_private):
@@ -47,6 +49,20 @@ def test_accepted(url, allow_private):
         ("http://[64:ff9b::a9fe:a9fe]", True, "metadata"),
         ("http://0.0.0.0:80", True, "unspecified"),
         ("http://224.0.0.1", True, "multicast"),
+        ("https://2852039166", True, "unusual notation"),
+        ("https://0xA9FEA9FE", True, "unusual notation"),
+        ("https://0251.0376.0251.0376", True, "unusual notation"),
+        ("https://169.254.43518", True, "unusual notation"),
+        ("https://169.254.169.254.", True, "unusual notation"),
+        ("https://api.openai.com\\.example.org", False, "no name of a host"),
+        ("https://api.openai.com%2eexample.org", False, "no name of a host"),
+        ("http://[::a9fe:a9fe]", True, "metadata"),
+        ("http://[2002:a9fe:a9fe::1]", True, "metadata"),
+        ("http://[64:ff9b:1::a9fe:a9fe]", True, "metadata"),
+        ("http://[::ffff:0:169.254.169.254]", True, "metadata"),
+        ("https://[::7f00:1]", False, "loopback"),
+        ("https://[fec0::1]", False, "not a public address"),
+        ("https://[5f00::1]", False, "not a public address"),
     ],
 )
 def test_refused(url, allow_private, why):
