@@ -4,6 +4,7 @@ import pytest
 
 from callboard import JobState
 from callboard.persistence.job_queue import JobQueue
+from callboard.persistence.version import SCHEMA_VERSION
 
 
 def test_every_statement_of_the_document_does_what_it_says(board, document):
@@ -17,7 +18,7 @@ def test_every_statement_of_the_document_does_what_it_says(board, document):
     assert sum(map(len, document.values())) == 13, "a statement was added to the document: run it here"
 
     assert board.shell(connecting) == [{"timeout": 30000}]
-    assert board.shell(stamped) == [{"version_num": "0002"}]
+    assert board.shell(stamped) == [{"version_num": SCHEMA_VERSION}]
     assert board.shell(add + later) == []
     assert board.shell(ask) == [{"id": 1, "state": "waiting"}]
     (row,) = board.shell(where)
