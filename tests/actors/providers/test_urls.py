@@ -100,9 +100,9 @@ GOOD = {"name": "p", "wire": "openai-chat", "base_url": "https://api.openai.com/
     ("change", "why"),
     [
         ({"base_url": "http://api.openai.com"}, "clear text"),
-        ({"headers": {"Authorization": "Bearer x"}}, "key_env or key_file"),
-        ({"headers": {"X-Api-Key": "x"}}, "key_env or key_file"),
-        ({"headers": {"Cookie": "x"}}, "key_env or key_file"),
+        ({"headers": {"Authorization": "Bearer x"}}, "key_env, key_file or key_keyring"),
+        ({"headers": {"X-Api-Key": "x"}}, "key_env, key_file or key_keyring"),
+        ({"headers": {"Cookie": "x"}}, "key_env, key_file or key_keyring"),
         ({"headers": {"Host": "x"}}, "may not hold 'Host'"),
         ({"headers": {"a b": "x"}}, "may not hold 'a b'"),
         ({"headers": {"x-team": "a\r\nx-api-key: b"}}, "printable ASCII"),
