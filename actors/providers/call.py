@@ -15,7 +15,7 @@ from .adapter import Adapter, HttpRequest, StreamDecoder, embedder_for, line_dec
 from .deadlines import Deadlines, timed_out
 from .errors import clean, malformed, refused
 from .key_sources import key_for, source_now
-from .keys import KeyUnavailableError, Secret, redact
+from .keys import KeyUnavailableError, Secret, redact, unechoed
 from .model import (
     Answer,
     AnyRequest,
@@ -304,7 +304,7 @@ class Conversation:
             outcome = replace(
                 outcome, message=self._attributed(redact(outcome.message, self._secrets), outcome), code=code
             )
-        self.call.end(outcome, self._limits)
+        self.call.end(unechoed(outcome, self._secrets), self._limits)
 
     def _attributed(self, message: str, error: CallError) -> str:
         """Say which provider failed, and where a key that it refused came from."""

@@ -32,7 +32,7 @@ from .call import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, Failed, Provider
 from .deadlines import Deadlines, timed_out
 from .errors import clean, malformed, refused
 from .key_sources import key_for
-from .keys import KeyUnavailableError, Secret, redact
+from .keys import KeyUnavailableError, Secret, redact, unechoed
 from .model import Billed, CallError, ErrorClass, LimitSnapshot, Scope, Timeouts
 from .transport import Sending
 from .urls import UnsafeURLError
@@ -184,7 +184,10 @@ class _Work:
             message = message if message.startswith("provider ") else f"provider {name!r}: {message}"
             # Only the making of a batch costs anything.
             outcome = replace(
-                outcome, message=message, code=code, billed=outcome.billed if self._makes() else Billed.NO
+                unechoed(outcome, self._secrets),
+                message=message,
+                code=code,
+                billed=outcome.billed if self._makes() else Billed.NO,
             )
         self._exchange.end(outcome, None)
 

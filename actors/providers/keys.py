@@ -8,10 +8,15 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Never
+from typing import TYPE_CHECKING, Never, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _STARS = "***"
+_Outcome = TypeVar("_Outcome", bound="DataclassInstance")
 
 
 class KeyUnavailableError(Exception):
@@ -100,12 +105,32 @@ _PATTERNS = (
 )
 
 
-def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
-    """Return `text` without the given secrets and without anything shaped like a key or an authorisation header."""
+def conceal(text: str, secrets: Iterable[Secret]) -> str:
+    """Return `text` without the given secrets."""
     for secret in secrets:
         value = secret.reveal()
         if value:
             text = text.replace(value, _STARS)
+    return text
+
+
+_NAMES = ("raw_finish", "model", "response_id", "request_id")
+
+
+def unechoed(outcome: _Outcome, secrets: Iterable[Secret]) -> _Outcome:
+    """Return a dataclass of an answer or an error with the secrets out of the names in it, which the server gave: it has the key."""
+    told = {name: getattr(outcome, name, None) for name in _NAMES}
+    changed = {
+        name: hidden
+        for name, value in told.items()
+        if isinstance(value, str) and (hidden := conceal(value, secrets)) != value
+    }
+    return replace(outcome, **changed) if changed else outcome
+
+
+def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
+    """Return `text` without the given secrets and without anything shaped like a key or an authorisation header."""
+    text = conceal(text, secrets)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

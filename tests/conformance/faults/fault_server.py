@@ -98,10 +98,6 @@ class FaultServer:
         self._servers, self._sockets = [], []
         self.ports = {
             "http": self._listen(self._serve),
-            "tls": self._listen(self._serve, certificates["localhost"]),
-            "self-signed": self._listen(self._serve, certificates["unknown"]),
-            "wrong-host": self._listen(self._serve, certificates["other"]),
-            "old-tls": self._listen(self._serve, certificates["old"]),
             "not-tls": self._listen(self._answer_unasked),
             "no-handshake": self._listen(self._drop),
             "silent-tls": self._listen(self._hold),
@@ -111,6 +107,7 @@ class FaultServer:
             "garbage": self._listen(self._garbage),
             "refused": self._nobody(),
             "full": self._full(),
+            **{port: self._listen(self._serve, context) for port, context in certificates.items()},
         }
 
     def _listen(self, handle, context=None):
@@ -250,5 +247,5 @@ def make_certificates(path):
     old.set_ciphers("NULL-SHA256:@SECLEVEL=0")
     trusted = path / "trusted.pem"
     trusted.write_bytes(good[1].read_bytes() + other[1].read_bytes())
-    contexts = {"localhost": context(good), "other": context(other), "unknown": context(unknown), "old": old}
+    contexts = {"tls": context(good), "wrong-host": context(other), "self-signed": context(unknown), "old-tls": old}
     return contexts, trusted
