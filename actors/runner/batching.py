@@ -104,6 +104,8 @@ class BatchingActor(CachingActor):
                 return True
         if job.type != joining.EMBED or not work.performance.inline or job.alone or job.options.budget is not None:
             return False
+        if job.options.cache:  # what a group is answered is not kept
+            return False
         group = joining.in_group(self._settings, call.route, step, model, call.request, past=past, tag=self._tag())
         if group is None:
             return False

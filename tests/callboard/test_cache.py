@@ -4,6 +4,7 @@ import pytest
 
 from callboard.actors.cache_settings import CacheSettings
 from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.runner import caching
 from callboard.actors.settings import LimitSettings, ModelSettings, PriceSettings, RetrySettings, RunnerSettings
 
 PROMPT = {"prompt": "Cats sleep. Dogs bark."}
@@ -130,13 +131,14 @@ def test_an_answer_that_does_not_follow_its_schema_is_not_kept(stage):
 
 def test_vectors_are_kept_too(stage):
     company(stage)
-    first, second = (stage.queue.add("embed", {"input": "cats"}, options=CACHE) for _ in range(2))
-    assert (stage.done(first).state, stage.done(second).state) == ("completed", "completed")
-    assert first.result["embedding"] == second.result["embedding"]
+    jobs = [stage.queue.add("embed", {"input": "cats"}, options=CACHE) for _ in range(5)]
+    assert {stage.done(job).state for job in jobs} == {"completed"}
+    assert all(job.result["embedding"] == jobs[0].result["embedding"] for job in jobs)
     assert requests(stage) == 1
 
 
-def test_fifty_that_ask_the_same_at_once_are_one_request(stage):
+def test_fifty_that_ask_the_same_at_once_are_one_request(stage, monkeypatch):
+    monkeypatch.setattr(caching, "LOOK_EVERY", 3600.0)  # they are told, and need not look by themselves
     stage.simulator.faults({"fault": {"kind": "barrier", "n": 2}})
     company(stage)
     jobs = [stage.queue.add("chat", PROMPT, options=CACHE) for _ in range(50)]
@@ -148,7 +150,8 @@ def test_fifty_that_ask_the_same_at_once_are_one_request(stage):
     assert sorted(origin or "" for job in jobs for _, origin, *_ in rows(job)) == [""] + ["cache"] * 49
 
 
-def test_when_the_first_fails_exactly_one_other_goes(stage):
+def test_when_the_first_fails_exactly_one_other_goes(stage, monkeypatch):
+    monkeypatch.setattr(caching, "LOOK_EVERY", 3600.0)
     stage.simulator.faults({"fault": {"kind": "status", "status": 400}, "times": 1})
     company(stage)
     jobs = [stage.queue.add("chat", PROMPT, options=CACHE) for _ in range(10)]
@@ -207,7 +210,6 @@ def test_what_is_over_the_bounds_goes_the_least_recently_used_first(stage):
 def test_the_same_name_at_another_address_is_another_account(stage):
     from callboard.actors.providers.model import Request
     from callboard.actors.providers.parts import Message
-    from callboard.actors.runner.caching import key_of
     from callboard.actors.settings import route
 
     settings = stage.config(
@@ -215,4 +217,20 @@ def test_the_same_name_at_another_address_is_another_account(stage):
     )
     where = route(settings, "m")
     request = Request(model="m-1", messages=(Message("user", "x"),))
-    assert key_of(request, where, "a") != key_of(request, where, "b")
+    assert caching.key_of(request, where, "a") != caching.key_of(request, where, "b")
+
+
+def test_who_goes_to_another_model_keeps_nobody_waiting_for_the_first(stage):
+    stage.simulator.faults({"fault": {"kind": "stall", "n": 0}, "match": {"model": "m-2"}, "times": 1})
+    company(
+        stage,
+        limits=LimitSettings(requests_per_day=1),
+        model={"fallback": ("n",), "fallback_on": ("rate",)},
+        park_after=0.1,
+    )
+    ask(stage, options=None)
+    job = stage.queue.add("chat", PROMPT, options=CACHE)
+    stage.until(lambda: requests(stage) == 2, "the call to the other model")
+    with stage.queue._reader() as c:
+        assert c.script("SELECT count(*) FROM llm_cache_flights") == [(1,)], "it leads what it asks, and nothing else"
+    job.cancel()
