@@ -4,6 +4,7 @@ Every provider here echoes what it was sent wherever it can: in errors, in heade
 """
 
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -117,6 +118,7 @@ ACTS = {
     "json": broken_json,
 }
 ENDS_WAITING = ("401", "429")
+ENDED = ("completed", "failed")
 
 
 def forms(key):
@@ -187,7 +189,7 @@ def acting(act, wire):
 def test_the_key_is_nowhere(company, tmp_path, caplog, capfd, monkeypatch, until):
     for name in ("", "callboard", "asyncio", "pykka", "httpx", "httpcore", "httpcore.http11", "httpcore.connection"):
         caplog.set_level(logging.DEBUG, name)
-    printed = []
+    printed, searched, modes = [], {}, {}
     with JobQueue(company.database, poll_interval=0.01) as board:
         jobs = {
             name: board.add("chat", chat(name), model=name, max_attempts=2) for name in company.models if name != "sim"
@@ -200,8 +202,8 @@ def test_the_key_is_nowhere(company, tmp_path, caplog, capfd, monkeypatch, until
         supervisor = Supervisor(company, handlers={"fails": fails})
         supervisor.start()
         try:
-            for job in others:
-                job.wait(PATIENCE)
+            # Files of batches come and go: whatever is seen of them is kept.
+            until(lambda: keep(tmp_path, searched, modes) or all(job.row().state in ENDED for job in others))
             for name, job in jobs.items():
                 if name.partition(".")[2] not in ENDS_WAITING:
                     job.wait(PATIENCE)
@@ -211,17 +213,26 @@ def test_the_key_is_nowhere(company, tmp_path, caplog, capfd, monkeypatch, until
             assert [job.row().state for job in others] == ["completed"] * 3 + ["failed"]
             assert jobs["openai-chat.good"].result["text"] == TEXT
             # While everything is open, the write-ahead log too.
-            searched = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+            keep(tmp_path, searched, modes, everything=True)
             told = [
                 json.dumps([job.row().state, job.error, [str(call) for call in job.calls()]], default=str)
                 for job in jobs.values()
             ]
         finally:
             supervisor.stop(0.0)
-        printed += commands(tmp_path, company, [job.id for job in (*jobs.values(), *others)], capfd, monkeypatch)
+        printed += commands(
+            tmp_path,
+            company,
+            [
+                jobs[f"{wire}.{name}"].id
+                for wire, name in zip(NAMES, ("401", "500", "good", "stream", "302"), strict=True)
+            ],
+            capfd,
+            monkeypatch,
+        )
     logged = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records) + caplog.text
     assert "board.db-wal" in searched
+    assert any(name.endswith(".jsonl") for name in searched), "the files of batches were seen too"
     assert len(printed) > 5
     places = {
         **searched,
@@ -251,6 +262,15 @@ def chat(name):
     if name.endswith(".tools"):
         given["tools"] = [{"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
     return given
+
+
+def keep(path, searched, modes, *, everything=False):
+    """Note what is in the folder: the content and the mode of each file, and the mode of each folder."""
+    for found in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            modes[found.name] = stat.S_IMODE(found.stat().st_mode)
+            if found.is_file() and (everything or not found.name.startswith("board.db")):
+                searched[found.name] = found.read_bytes()
 
 
 def ended(job):
