@@ -14,7 +14,7 @@ from callboard.actors.messages import DISPATCHER, RunJob, RunnerIdle
 pytestmark = pytest.mark.usefixtures("quiet")
 
 BLOCK = 25
-DEFAULT_BLOCKS = 5
+DEFAULT_BLOCKS = 2
 SOAK_BLOCKS = 96
 
 
@@ -90,7 +90,7 @@ def places(company, seeds):
         found.add(place_of(point))
 
     for seed in seeds:
-        company.World(seed, crashes=0.0, fault=note, jobs=5).play().judge()
+        company.World(seed, crashes=0.0, fault=note, jobs=3).play().judge()
     return sorted(found)
 
 
@@ -121,7 +121,7 @@ def test_a_lease_lost_at_each_place_leaves_nothing_behind(company, how):
     struck = 0
     for place in everywhere:
         fault = TakeOnce(place, how)
-        world = company.World(1, crashes=0.0, fault=fault, jobs=5)
+        world = company.World(1, crashes=0.0, fault=fault, jobs=3)
         fault.world = world
         world.play().judge()
         struck += fault.struck
@@ -136,6 +136,6 @@ def test_a_single_crash_at_each_place_loses_nothing(company, part):
     for number, place in enumerate(everywhere):
         if number % 4 == part and place[:2] != ("company", "start"):
             fault = CrashOnce(place)
-            world = company.World(1, crashes=0.0, fault=fault, jobs=5).play().judge()
+            world = company.World(1, crashes=0.0, fault=fault, jobs=3).play().judge()
             assert fault.struck == 1, place
             assert world.crashed.total() == 1

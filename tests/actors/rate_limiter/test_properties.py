@@ -60,7 +60,7 @@ def drawn_runs(draw):
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(drawn_runs())
 def test_no_window_of_the_server_is_over_the_limit(run_jobs, drawn):
     limits, restarts, jobs = drawn
@@ -71,7 +71,7 @@ def test_no_window_of_the_server_is_over_the_limit(run_jobs, drawn):
         assert run.provider.most_open <= limits["concurrency"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(drawn_jobs(20), st.integers(1, 5), st.integers(20, 40))
 def test_calls_are_granted_by_priority_then_in_order_of_arrival(run_jobs, jobs, requests, tokens):
     run = run_jobs(jobs, requests=requests, tokens=tokens, window=WINDOW)
