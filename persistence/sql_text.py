@@ -137,7 +137,10 @@ SELECT request.step, request.state, batch.id, batch.job_id, batch.kind, batch.pr
     FROM llm_batch_requests AS request JOIN llm_batches AS batch ON batch.id = request.batch_id WHERE request.job_id = :job_id ORDER BY request.id
 """,
     "batches.OPEN": """
-SELECT id, job_id, requests, bytes, tokens FROM llm_batches WHERE group_key = :group_key AND state = 'open' ORDER BY id DESC LIMIT 1
+SELECT id, job_id, requests, bytes, tokens FROM llm_batches AS batch
+    WHERE group_key = :group_key AND state = 'open' AND EXISTS (SELECT 1 FROM llm_jobs AS driver
+        WHERE driver.id = batch.job_id AND (driver.state = 'delayed' OR driver.state = 'waiting' OR driver.state = 'active'))
+    ORDER BY id DESC LIMIT 1
 """,
     "batches.PARK": """
 UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL, alone = 0,
@@ -1973,6 +1976,13 @@ CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
     """
 CREATE TRIGGER llm_budget_forgotten AFTER DELETE ON llm_jobs
         BEGIN DELETE FROM llm_budget_usage WHERE budget = 'job:' || OLD.id; END
+""",
+    """
+CREATE TRIGGER llm_batches_left AFTER UPDATE OF state ON llm_jobs
+        WHEN NEW.type = '@batch' AND (NEW.state = 'cancelled' OR NEW.state = 'failed')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE state = 'open' AND id IN (
+            SELECT call_id FROM llm_batches AS batch CROSS JOIN llm_batch_requests AS request ON request.batch_id = batch.id
+            WHERE batch.job_id = NEW.id AND call_id IS NOT NULL); END
 """,
     """
 CREATE VIEW llm_inbox AS

@@ -2,7 +2,8 @@
 
 Every change of `llm_jobs.state` appends a row to `llm_job_transitions` by trigger, in the same statement, whoever makes it and in whatever
 language; a move that `lifecycle` does not allow, or a lease epoch that falls, aborts its transaction. A job that leaves `active` with a call
-still open leaves that call's outcome unknown, until someone who knows it says so; but for calls that a batch makes, which is another job.
+still open leaves that call's outcome unknown, until someone who knows it says so; but for calls that a batch makes, which is another job: theirs
+is unknown when that one is cancelled or fails.
 """
 
 from .lifecycle import FIRST_STATES, TERMINAL_STATES, TRANSITIONS
@@ -87,6 +88,17 @@ def budget_triggers() -> list[str]:
     ]
 
 
+def batch_triggers() -> list[str]:
+    """Whoever drove a batch and will not hear its end leaves the outcome of its members' calls unknown; a job sent back may still learn it."""
+    return [
+        """CREATE TRIGGER llm_batches_left AFTER UPDATE OF state ON llm_jobs
+        WHEN NEW.type = '@batch' AND (NEW.state = 'cancelled' OR NEW.state = 'failed')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE state = 'open' AND id IN (
+            SELECT call_id FROM llm_batches AS batch CROSS JOIN llm_batch_requests AS request ON request.batch_id = batch.id
+            WHERE batch.job_id = NEW.id AND call_id IS NOT NULL); END""",
+    ]
+
+
 def trigger_statements() -> list[str]:
     """The SQLite triggers over `llm_jobs`, generated from the lifecycle table; run after the tables exist.
 
@@ -139,4 +151,5 @@ def trigger_statements() -> list[str]:
         """CREATE TRIGGER llm_turns_stay AFTER UPDATE OF conversation_id ON llm_jobs WHEN NEW.conversation_id IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'llm_jobs.conversation_id: a job is added to a conversation or never is in it'); END""",
         *budget_triggers(),
+        *batch_triggers(),
     ]

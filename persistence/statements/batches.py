@@ -4,9 +4,12 @@ from sqlalchemy import text
 
 from ..model import USAGE_COLUMNS
 
-# The newest, because a batch that is full stays open until its job has come to seal it.
+# The newest, because a batch that is full stays open until its job has come to seal it. One whose job was cancelled or failed leaves no more.
 OPEN = text("""
-    SELECT id, job_id, requests, bytes, tokens FROM llm_batches WHERE group_key = :group_key AND state = 'open' ORDER BY id DESC LIMIT 1
+    SELECT id, job_id, requests, bytes, tokens FROM llm_batches AS batch
+    WHERE group_key = :group_key AND state = 'open' AND EXISTS (SELECT 1 FROM llm_jobs AS driver
+        WHERE driver.id = batch.job_id AND (driver.state = 'delayed' OR driver.state = 'waiting' OR driver.state = 'active'))
+    ORDER BY id DESC LIMIT 1
     """)
 CREATE = text("""
     INSERT INTO llm_batches (job_id, kind, provider, group_key, endpoint, state, tag, created_at, updated_at)

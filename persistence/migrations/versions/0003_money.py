@@ -290,6 +290,13 @@ CREATE TRIGGER llm_budget_spent AFTER DELETE ON llm_budget_reservations BEGIN
 CREATE TRIGGER llm_budget_forgotten AFTER DELETE ON llm_jobs
         BEGIN DELETE FROM llm_budget_usage WHERE budget = 'job:' || OLD.id; END
     """,
+    """
+CREATE TRIGGER llm_batches_left AFTER UPDATE OF state ON llm_jobs
+        WHEN NEW.type = '@batch' AND (NEW.state = 'cancelled' OR NEW.state = 'failed')
+        BEGIN UPDATE llm_calls SET state = 'unknown', finished_at = NEW.updated_at WHERE state = 'open' AND id IN (
+            SELECT call_id FROM llm_batches AS batch CROSS JOIN llm_batch_requests AS request ON request.batch_id = batch.id
+            WHERE batch.job_id = NEW.id AND call_id IS NOT NULL); END
+    """,
 )
 
 
