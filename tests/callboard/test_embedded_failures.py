@@ -1,5 +1,6 @@
 """What becomes of a job when calls fail, limits hold, time runs out or the database refuses work: the documented state, at the documented cost."""
 
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from callboard import JobState
 from callboard.actors.settings import LimitSettings, ModelSettings, RunnerSettings
 from callboard.persistence.board import WorkerBoard
-from callboard.persistence.engine import open_database
+from callboard.persistence.engine import driver, open_database
 
 ONE = RunnerSettings(min=1, max=1)
 PROMPT = {"prompt": "First. Sentence."}
@@ -344,5 +345,28 @@ def test_a_result_the_database_cannot_hold_fails_its_job_and_no_other(stage):
     job = stage.queue.add("deep")
     row = stage.done(job)
     assert (row.state, row.losses) == ("failed", 0)
+    assert stage.done(stage.queue.add("chat", PROMPT)).state == "completed"
+    assert supervisor.failure is None
+
+
+def test_an_end_that_the_database_refuses_fails_its_job_which_is_not_done_over_and_over(stage):
+    runs = []
+
+    def handler(job):
+        runs.append(job.id)
+        yield from ()
+        return "done"
+
+    supervisor = stage.company({"plain": handler}, runners=ONE)
+    with closing(driver.connect(str(stage.path / "board.db"), timeout=20)) as host, host:
+        host.execute(
+            "CREATE TRIGGER host_says_no BEFORE UPDATE OF state ON llm_jobs WHEN new.state = 'completed' AND new.type = 'plain'"
+            " BEGIN SELECT RAISE(ABORT, 'not in this house'); END"
+        )
+    job = stage.queue.add("plain")
+    assert stage.done(job).state == "failed"
+    assert job.error["class"] == "store"
+    assert "not in this house" in job.error["message"]
+    assert runs == [job.id]
     assert stage.done(stage.queue.add("chat", PROMPT)).state == "completed"
     assert supervisor.failure is None
