@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import stat
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -161,7 +162,7 @@ def company(tmp_path, monkeypatch, umask):
             models[told] = ModelSettings(provider=told, model="m", max_output=100)
     for number, key in enumerate(KEYS):
         monkeypatch.setenv(f"PLANTED_{number}", key)
-    with Simulator(SimulatorConfig(batch_seconds=0)) as simulator:
+    with Simulator(SimulatorConfig(batch_seconds=0.3)) as simulator:
         providers["sim"] = ProviderSettings(
             name="sim", wire="openai-chat", base_url=f"{simulator.url}/v1", key_env="PLANTED_0"
         )
@@ -266,11 +267,13 @@ def chat(name):
 
 def keep(path, searched, modes, *, everything=False):
     """Note what is in the folder: the content and the mode of each file, and the mode of each folder."""
-    for found in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            modes[found.name] = stat.S_IMODE(found.stat().st_mode)
-            if found.is_file() and (everything or not found.name.startswith("board.db")):
-                searched[found.name] = found.read_bytes()
+    for folder, folders, files in os.walk(path):  # which passes over what is gone by the time it is looked at
+        for name in (*folders, *files):
+            found = Path(folder) / name
+            with contextlib.suppress(FileNotFoundError):
+                modes[name] = stat.S_IMODE(found.stat().st_mode)
+                if name in files and (everything or not name.startswith("board.db")):
+                    searched[name] = found.read_bytes()
 
 
 def ended(job):
