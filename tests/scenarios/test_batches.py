@@ -80,6 +80,8 @@ ARROWS = {
     "gemini": (*COMMON, "Move uploaded", "Move downloading", "Apply", "GiveUp", "Move applied"),
 }
 
+AFTER_ANSWERS = ("Apply", "GiveUp", "Move applied", "DeleteFile")
+
 
 def lane(world: Any, simulator: Any, wire: str, **settings: Any) -> Any:
     base = simulator.url + ("/v1" if wire.startswith("openai") else "")
@@ -107,12 +109,15 @@ def finish(world: Any, config: Any) -> None:
     assert worker.wait() == 0, "\n".join(worker.log)
 
 
-def assert_done_once(world: Any, simulator: Any, jobs: list[int], *, made: int = 1) -> None:
+def assert_done_once(world: Any, simulator: Any, jobs: list[int], *, made: int = 1, answered: bool = False) -> None:
+    """`answered`: members may have had their answers before the kill, and so have been with a runner, which counts as a loss."""
     assert len(simulator.batches()) == made
     states = Counter(world.rows("SELECT type, state FROM llm_jobs"))
     assert states == {("chat", "completed"): len(jobs), ("@batch", "completed"): 1}
     assert Counter(world.rows("SELECT state, origin FROM llm_calls")) == {("completed", "batch"): len(jobs)}
-    assert world.rows("SELECT max(failures), max(losses) FROM llm_jobs WHERE type = 'chat'") == [(0, 0)]
+    ((failures, losses),) = world.rows("SELECT max(failures), max(losses) FROM llm_jobs WHERE type = 'chat'")
+    assert failures == 0
+    assert losses <= answered
     assert simulator.stats()["batch_requests"] == len(jobs) * made, "each request was run once"
     world.assert_sound()
     assert not list(world.directory.glob("*-batches"))
@@ -126,7 +131,7 @@ def test_a_batch_survives_a_kill_at_its_arrows_one_after_the_other(world: Any, w
     for after in ("CreateBatch", "PollBatch", "Apply"):
         die(world, config, after)
     finish(world, config)
-    assert_done_once(world, simulator, jobs)
+    assert_done_once(world, simulator, jobs, answered=True)
 
 
 @pytest.mark.soak
@@ -138,7 +143,7 @@ def test_a_batch_survives_a_kill_at_each_arrow(world: Any, wire: str, after: str
     die(world, config, after)
     finish(world, config)
     if (wire, after) != ("anthropic-messages", "Create"):
-        assert_done_once(world, simulator, jobs)
+        assert_done_once(world, simulator, jobs, answered=after in AFTER_ANSWERS)
         return
     # No tag, and no batch that could be it: whether there is one is not certain, so its members went into another, and may be paid for twice.
     assert len(simulator.batches()) == 1
