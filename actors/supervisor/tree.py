@@ -14,6 +14,7 @@ What a child was doing is never lost with it: jobs are leased rows, and a new li
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..claim_desk import Board
 from ..dispatcher import DispatcherActor
 from ..kernel.actor import Actor
 from ..kernel.system import ActorSystem
@@ -25,7 +26,7 @@ from ..runner.actor import JobRunnerActor
 from ..runner.handlers import HandlerRegistry
 from ..settings import CompanySettings, Route, used_providers
 from ..shared_budgets import budgets_of
-from ..store import Board, StoreActor
+from ..store import StoreActor
 from .messages import StartChild
 from .spec import Backoff, ChildSpec, Intensity, Strategy
 from .supervisor import SupervisorActor

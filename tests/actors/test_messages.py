@@ -22,6 +22,7 @@ MODULES = [
     "callboard.actors.supervisor.messages",
     "callboard.actors.dispatcher",
     "callboard.actors.store",
+    "callboard.actors.claim_desk",
     "callboard.actors.runner.actor",
     "callboard.actors.runner.work",
     "callboard.actors.runner.effects",
