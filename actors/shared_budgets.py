@@ -84,9 +84,6 @@ class SharedBudgets:
     def refuses(self, c: Connection, order: RecordIntent, now: int) -> IntentRefused | None:
         """None if the call fits every budget it counts in; what it will reserve is remembered for `reserve`, which must follow or not at all."""
         intent = order.intent
-        if order.resumes is not None:  # its row has its reservation
-            self._asked = []
-            return None
         self._asked = budgets.claims(
             c,
             self._configured,

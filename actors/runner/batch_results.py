@@ -2,9 +2,9 @@
 
 from ...persistence.batch_orders import Answered, Asked
 from ..providers.model import Answer as ModelAnswer
-from ..providers.model import CallError, Embeddings, ErrorClass
+from ..providers.model import CallError, Completion, Embeddings, ErrorClass
 from ..settings import CompanySettings, Route, UnknownModelError, route
-from . import booking, retry
+from . import booking, fallback, retry
 
 
 def request_of(custom_id: str) -> int | None:
@@ -25,7 +25,11 @@ def answered(asked: Asked, outcome: ModelAnswer | CallError, settings: CompanySe
         )
     if isinstance(outcome, CallError):
         return _again(asked.id, outcome) if _passes(outcome) else refused(asked.id, outcome)
-    return Answered(asked.id, "done", booking.completed(outcome, _route(settings, asked.model), batch=True))
+    where = _route(settings, asked.model)
+    if where is not None and isinstance(outcome, Completion) and fallback.passed_over_by(outcome, where):
+        passed = booking.passed_over(outcome, where, batch=True)
+        return Answered(asked.id, "failed", passed, passed.error)
+    return Answered(asked.id, "done", booking.completed(outcome, where, batch=True))
 
 
 def refused(request: int, error: CallError) -> Answered:

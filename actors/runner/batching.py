@@ -81,7 +81,10 @@ class BatchingActor(CachingActor):
         job, step = work.job, call.effect.step
         past = job.memo.batched.get(step) if job.memo is not None else None
         if past is not None and past.refused is not None:
-            self._tell_refused(work, call, joining.error_from_json(past.refused))
+            if fallback.was_passed_over(past.refused, call):
+                self._go_elsewhere(work, call)
+            else:
+                self._tell_refused(work, call, joining.error_from_json(past.refused))
             return True
         model = call.effect.model or job.model or self._settings.default_model or ""
         if job.options.latency == "batch":
@@ -118,9 +121,12 @@ class BatchingActor(CachingActor):
         return f"callboard-{self.system.random.getrandbits(64):016x}"
 
     def _tell_refused(self, work: Work, call: Call, error: CallError) -> None:
+        if self._asked_shorter(work, call, error):
+            return
         if fallback.applies(error, call, on_unknown=work.job.options.on_unknown):
             self._go_elsewhere(work, call)
         else:
+            self._leave_flight(call)
             call.answer.refuse(CallFailedError(error))
 
     def _on_company(self, ref: CallRef, company: bool) -> None:

@@ -93,13 +93,14 @@ def completed(completion: Answer, route: Route | None, *, batch: bool = False) -
     )
 
 
-def passed_over(completion: Completion, route: Route) -> CallOutcome:
+def passed_over(completion: Completion, route: Route, *, batch: bool = False) -> CallOutcome:
     """The outcome of an answer that another model is asked instead of (a refusal): paid for like any, but no step goes by it."""
     told = {
         "class": str(completion.finish),
         "message": f"{route.name} answered with {completion.finish}; the next model was asked",
     }
-    return replace(completed(completion, route), state="failed", completion=None, error_class=told["class"], error=told)
+    paid = completed(completion, route, batch=batch)
+    return replace(paid, state="failed", completion=None, error_class=told["class"], error=told)
 
 
 def failed(error: CallError) -> CallOutcome:

@@ -79,6 +79,7 @@ class CachingActor(CallingActor):
                 self._with_call(ref, Stage.LOOKING, self._look)
             case CallRemembered(ref, kept):
                 self._with_call(ref, Stage.LOOKING, lambda work, call: self._on_kept(work, call, kept))
+                self._with_call(ref, Stage.INTENDING, lambda _, call: self._leave_flight(call))
                 super().receive_of_calls(message)
             case _:
                 super().receive_of_calls(message)

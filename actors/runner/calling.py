@@ -174,15 +174,20 @@ class CallingActor(Actor):
             except CallFailedError as error:
                 answer.refuse(error)
                 return
-        kept = resuming.kept_call(memo, effect.step, request, where, self._settings)
-        if kept is None and memo is not None and effect.step in memo.unknown and work.job.options.on_unknown == "park":
+        begins = resuming.beginning(memo, effect, request, where, self._settings)
+        if (
+            begins.kept is None
+            and memo is not None
+            and effect.step in memo.unknown
+            and work.job.options.on_unknown == "park"
+        ):
             self._leave(work, Fail(*booking.parked(f"step {effect.step!r} has a call whose outcome is unknown")))
             return
         work.numbers += 1
         ref = CallRef(work.lease.job_id, work.lease.epoch, work.numbers)
-        call = Call(ref, effect, answer, where, request, charges.charge_of(request, where))
-        call.fallback, call.fallback_on = where.fallback, where.fallback_on
-        call.kept = kept
+        call = Call(ref, effect, answer, begins.route, begins.request, charges.charge_of(begins.request, begins.route))
+        call.fallback, call.fallback_on = begins.fallback, where.fallback_on
+        call.kept = begins.kept
         work.calls[ref] = call
         self._begin_call(work, call)
 
@@ -389,14 +394,19 @@ class CallingActor(Actor):
         call.alone = True
         self._begin_call(work, call)
 
-    def _act_on(self, work: Work, call: Call, error: CallError) -> None:
-        if resuming.gone(call, error, on_unknown=work.job.options.on_unknown):
-            self._ask_anew(work, call)
-            return
+    def _asked_shorter(self, work: Work, call: Call, error: CallError) -> bool:
+        """Whether a turn that was too long is asked again with less of the past."""
         shorter = shortened(work.dialogue, call.effect, call.request, error)
         if shorter is not None:
             call.request, call.charge = shorter, charges.charge_of(shorter, call.route)
             self._reserve_anew(work, call)
+        return shorter is not None
+
+    def _act_on(self, work: Work, call: Call, error: CallError) -> None:
+        if resuming.gone(call, error, on_unknown=work.job.options.on_unknown):
+            self._ask_anew(work, call)
+            return
+        if self._asked_shorter(work, call, error):
             return
         if not error.resumable and fallback.applies(error, call, on_unknown=work.job.options.on_unknown):
             if error.kind in retry.HOLDS_KEY:

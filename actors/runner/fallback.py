@@ -4,7 +4,9 @@ A model's alias names those to go on with (`fallback`) and after what (`fallback
 within an attempt; the next attempt begins at its start. Each call is a row of the ledger with the model that was really asked.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..messages import CallDeferred
 from ..providers.model import AnyRequest, Billed, CallError, Completion, EmbeddingRequest, Finish
@@ -43,6 +45,17 @@ def deferral(error: CallError, call: Call, now_ms: int, otherwise: float) -> Cal
 def passes_over(completion: Completion, call: Call) -> bool:
     """Whether the next model is to be asked because this one would not answer."""
     return bool(call.fallback) and _PASSED_OVER.get(completion.finish) in call.fallback_on
+
+
+def passed_over_by(completion: Completion, where: Route) -> bool:
+    """The same of an answer that a batch has brought."""
+    return bool(where.fallback) and _PASSED_OVER.get(completion.finish) in where.fallback_on
+
+
+def was_passed_over(refused: Mapping[str, Any], call: Call) -> bool:
+    """Whether what a batch's request was refused for is such an answer (`booking.passed_over`)."""
+    named = refused.get("class")
+    return bool(call.fallback) and named in _PASSED_OVER.values() and named in call.fallback_on
 
 
 def rerouted(request: AnyRequest, where: Route, effect: CallModel | Embed) -> AnyRequest:

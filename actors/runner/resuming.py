@@ -1,12 +1,15 @@
 """Calls that the provider goes on with: which of them an attempt takes up instead of asking anew, and which may be taken up by the next. Pure."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from ...persistence.model import KeptCall, Memo
 from ..messages import Charge
 from ..providers.model import AnyRequest, Billed, CallError, ErrorClass, Request
 from ..providers.resume import HANDLE_GONE
-from ..settings import CompanySettings, Route
+from ..settings import CompanySettings, Route, route
+from . import fallback
+from .effects import CallModel, Embed
 from .work import Call
 
 CHARGE = Charge()
@@ -22,6 +25,31 @@ def kept_call(
         return None
     same = (kept.provider, kept.model, kept.fingerprint) == (route.provider, route.name, request.fingerprint())
     return kept if same and settings.providers[route.provider].background else None
+
+
+class Beginning(NamedTuple):
+    """Where a step begins: with which model, what is asked of it, which models are left to go on with, and the call that is taken up."""
+
+    route: Route
+    request: AnyRequest
+    fallback: tuple[str, ...]
+    kept: KeptCall | None
+
+
+def beginning(
+    memo: Memo | None, effect: CallModel | Embed, request: AnyRequest, where: Route, settings: CompanySettings
+) -> Beginning:
+    """Return the start of the chain, or the place in it whose call an earlier attempt has left to its provider."""
+    first = Beginning(where, request, where.fallback, kept_call(memo, effect.step, request, where, settings))
+    if first.kept is not None or memo is None or effect.step not in memo.kept:
+        return first
+    for place, name in enumerate(where.fallback, 1):
+        other = route(settings, name)
+        asked = fallback.rerouted(request, other, effect)
+        kept = kept_call(memo, effect.step, asked, other, settings)
+        if kept is not None:
+            return Beginning(other, asked, where.fallback[place:], kept)
+    return first
 
 
 def taken_up(call: Call) -> KeptCall | None:

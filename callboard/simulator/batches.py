@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import routes
@@ -40,7 +40,7 @@ _ORDERS: dict[str, dict[str, tuple[type, ...]]] = {
     },
 }
 OPERATIONS = ("upload", "create", "find", "poll", "results", "cancel", "delete")
-LINE_OUTCOMES = ("drop", "error", "expire", "break")
+LINE_OUTCOMES = ("drop", "error", "expire", "break", "refuse")
 FAULTS = ("status", "html", "redirect", "cut", "half", "stall")
 
 
@@ -204,7 +204,7 @@ class Batches:
         found = routes.find("POST", line.path)
         wire = found[0] if found is not None else routes.wire_of(line.path, {})
         try:
-            reply = self._completion(wire, line, rule if outcome == "error" else None, now)
+            reply = self._completion(wire, line, rule, now)
             line.outcome, line.status = "done", 200
         except WireError as error:
             reply = wire.error(error, f"req_sim_batch_{line.number}")
@@ -215,7 +215,8 @@ class Batches:
 
     def _completion(self, wire: Wire, line: Line, told: Mapping[str, Any] | None, now: int) -> bytes:
         """Return the built-in model's reply. Raises WireError: what is wrong with the request, or what a test ordered."""
-        if told is not None:
+        outcome = "" if told is None else told["outcome"]
+        if told is not None and outcome == "error":
             message = told.get("message") or "The simulator was told to fail this request."
             raise WireError(told.get("status", 500), message, code=told.get("code"))
         if routes.find("POST", line.path) is None:
@@ -223,7 +224,10 @@ class Batches:
         call = wire.read(line.body, {"anthropic-version": "2023-06-01"})
         if self._config.models and call.model not in self._config.models:
             raise wire.model_unknown(call.model)
-        return wire.completion(call, answer_to(call, self._config), line.number, now // 1000)
+        answer = answer_to(call, self._config)
+        if outcome == "refuse":
+            answer = replace(answer, finish="refusal", stop_sequence=None)
+        return wire.completion(call, answer, line.number, now // 1000)
 
 
 def _checked(order: Any) -> dict[str, Any]:
