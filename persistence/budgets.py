@@ -38,6 +38,8 @@ SCOPES = ("all", "tag", "tree", "job", "model", "provider")
 PERIODS = ("none", "day", "month")
 ACTIONS = ("stop", "pause", "downgrade")
 NANO = 1_000_000_000
+_MOST = 1e9
+"""Dollars."""
 LOOK_AGAIN_MS = 250
 """How long a call waits that would fit once calls in flight have given back what they did not use."""
 HELD_FOR_MS = 86_400_000
@@ -206,7 +208,8 @@ def claims(
             found.append(_claim(budget, key, amount, tokens, now))
     for owner, _, _, dollars in rows:
         if dollars is not None:
-            own = Budget(name=f"job:{owner}", scope="tree", cost=round(dollars * NANO))
+            # By plain SQL it may be beyond what a column holds.
+            own = Budget(name=f"job:{owner}", scope="tree", cost=round(max(-_MOST, min(dollars, _MOST)) * NANO))
             found.append(_claim(own, own.name, amount, tokens, now))
     return found
 
@@ -347,9 +350,15 @@ def set_job_budget(c: Connection, job_id: int, dollars: float | None, now: int) 
     return c.change(_JOB_BUDGET, {"wanted": job_id, "dollars": dollars}) == 1
 
 
-def standings(c: Connection, limit: int = 1000) -> list[Standing]:
-    """The budgets that were asked last, `limit` at most, by name, the newest period first."""
-    return [Standing(*row) for row in c.run(_USAGE, {"limit": limit})]
+def standings(c: Connection, now: int, limit: int = 1000) -> list[Standing]:
+    """The budgets that were asked last, `limit` at most, by name, the newest period first; then those of the board that no call has asked."""
+    asked = [Standing(*row) for row in c.run(_USAGE, {"limit": limit})]
+    # A budget that each tag, model, … has of its own is asked as NAME:TAG, and a tag may have colons too.
+    names = {
+        ":".join(parts[:n]) for one in asked for parts in [one.budget.split(":")] for n in range(1, len(parts) + 1)
+    }
+    unasked = [(budget, period_at(budget, now)) for budget in on_board(c) if budget.name not in names]
+    return asked + [Standing(b.name, p.name, b.cost, b.tokens, 0, 0, 0, 0, p.until, now) for b, p in unasked]
 
 
 def forget(c: Connection, before: int) -> int:

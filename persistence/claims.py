@@ -143,16 +143,29 @@ def next_start(c: Connection, lanes: Iterable[str], start: str, *, parts: int = 
     return c.run(_SPREAD_END, params)[0][0] or ""
 
 
+_LONGEST = 1e9
+"""Seconds, or dollars: three decades, and less than `threading.TIMEOUT_MAX`."""
+
+
 def read_options(stored: str) -> JobOptions:
-    """A row's options. The table's CHECK has seen to the types; keys of a later release are passed over."""
+    """A row's options. The table's CHECK has seen to the types; keys of a later release are passed over.
+
+    What plain SQL wrote may be beyond all bounds (9e999 is valid JSON): it counts as the largest that timers and columns hold.
+    """
     if stored == "{}":
         return JobOptions()
     known = {
-        name: value
+        name: value if isinstance(value, str) else _bounded(name, value)
         for name, value in loads(stored).items()
         if name in JobOptions.__dataclass_fields__ and value is not None
     }
     return JobOptions(**known)
+
+
+def _bounded(name: str, value: float) -> float:
+    if name == "deadline":
+        return int(max(0, min(value, 1 << 53)))
+    return max(-_LONGEST, min(value, _LONGEST))
 
 
 def suspects_waiting(c: Connection, *, lanes: Iterable[str], now: int = FOREVER, suspect_after: int = 2) -> bool:
