@@ -102,7 +102,7 @@ class Roster:
         `plan` names the groups that can run each lane, `busy` the runners that are not free, `unassigned` the group of each job that already
         waits for a runner.
         """
-        taken = Counter(map(self.group_of, busy))
+        taken = Counter(map(self._group_of.__getitem__, busy))
         taken.update(unassigned)
         first = turn % len(self.groups)
         parts = []

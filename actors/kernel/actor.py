@@ -80,6 +80,7 @@ class Actor(pykka.ThreadingActor):
         self.busy: tuple[str, float] | None = None
         self._life: Life | None = None
         self._simulated = system.scheduler.simulated
+        self._monotonic = system.clock.monotonic
         self._batched = 0
         self._exit: ExitReason | None = None
         self._clean = True
@@ -233,10 +234,12 @@ class Actor(pykka.ThreadingActor):
                     self._watches.pop(message.token.name, None)
                 message = message.message
             if not recalled:
-                self.busy = (type(message).__name__, self.monotonic())
-                self._reach("receive", message)
+                self.busy = (type(message).__name__, self._monotonic())
+                if self._simulated:
+                    self._reach("receive", message)
                 self.receive(message)
-                self._reach("received", message)
+                if self._simulated:
+                    self._reach("received", message)
                 if envelope.reply_to is not None:
                     self._answer(envelope, None)
                 self._batched += 1
@@ -250,8 +253,9 @@ class Actor(pykka.ThreadingActor):
 
     def _flush(self) -> None:
         self._batched = 0
-        self.busy = ("after_batch", self.monotonic())
-        self._reach("batch", None)
+        self.busy = ("after_batch", self._monotonic())
+        if self._simulated:
+            self._reach("batch", None)
         self.after_batch()
 
     def _reach(self, point: str, message: object) -> None:

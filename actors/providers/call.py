@@ -290,6 +290,8 @@ class Conversation:
     def conclude(self, outcome: Answer | CallError) -> None:
         """End the call with its timings, and with its key scrubbed from whatever the server echoed. Only the first time counts."""
         self.deadlines.stop()
+        if self.call.over:
+            return
         if isinstance(outcome, Completion):
             first = self.deadlines.first_progress_at
             outcome = replace(

@@ -7,7 +7,7 @@ or the database; `Secret` makes an accident show stars, and `redact` scrubs the 
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Never, TypeVar
@@ -117,14 +117,13 @@ def conceal(text: str, secrets: Iterable[Secret]) -> str:
 _NAMES = ("raw_finish", "model", "response_id", "request_id")
 
 
-def unechoed(outcome: _Outcome, secrets: Iterable[Secret]) -> _Outcome:
+def unechoed(outcome: _Outcome, secrets: Collection[Secret]) -> _Outcome:
     """Return a dataclass of an answer or an error with the secrets out of the names in it, which the server gave: it has the key."""
-    told = {name: getattr(outcome, name, None) for name in _NAMES}
-    changed = {
-        name: hidden
-        for name, value in told.items()
-        if isinstance(value, str) and (hidden := conceal(value, secrets)) != value
-    }
+    changed = {}
+    for name in _NAMES if secrets else ():
+        value = getattr(outcome, name, None)
+        if isinstance(value, str) and (hidden := conceal(value, secrets)) != value:
+            changed[name] = hidden
     return replace(outcome, **changed) if changed else outcome
 
 

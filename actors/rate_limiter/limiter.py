@@ -21,8 +21,9 @@ from ..messages import CallRef
 from ..providers.model import LimitSnapshot
 from ..settings import LimitSettings
 from .breaker import SAYS_NOTHING, TROUBLE, Breaker
-from .dimensions import Charged, Dimensions
+from .dimensions import Dimensions
 from .hold import Hold, HoldState
+from .permits import Permit, Permits
 from .window import MAX_DELIVERY, WINDOW
 
 WEIGHT = 0.2
@@ -47,15 +48,6 @@ class Waiter:
     owner: str | None = field(compare=False)
     since: float = field(compare=False)
     kept_until: float | None = field(compare=False, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """A granted call: what it is charged, since when, and to whom it was granted."""
-
-    owner: str
-    granted_at: float
-    charged: Charged
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +86,7 @@ class Limiter:
         self.dimensions = Dimensions(limits, window=window, max_delivery=max_delivery)
         self._window_ms, self._delivery_ms = round(window * 1000), round(max_delivery * 1000)
         self._concurrency = limits.concurrency
-        self._permits: dict[CallRef, Permit] = {}
+        self._permits = Permits()
         self._waiters: list[Waiter] = []
         self._sequence = count()
         self._holds = HoldState()
@@ -115,12 +107,13 @@ class Limiter:
 
         What is left of an earlier lease of the job, or of another job of the owner (it has one at a time), is void and freed.
         """
-        self._permits = {
-            other: permit for other, permit in self._permits.items() if not _void(other, permit.owner, call, owner)
-        }
-        if call in self._permits:
-            return Grant(call, owner, self._gate(self._permits[call].charged.amount, now))
-        self._waiters = [other for other in self._waiters if not _void(other.call, other.owner, call, owner)]
+        for held, permit in self._permits.of(owner, call.job_id):
+            if _void(held, permit.owner, call, owner):
+                self._permits.drop(held)
+        if (granted := self._permits.get(call)) is not None:
+            return Grant(call, owner, self._gate(granted.charged.amount, now))
+        if self._waiters:
+            self._waiters = [other for other in self._waiters if not _void(other.call, other.owner, call, owner)]
         waiter = Waiter((-priority, next(self._sequence)), call, self._foreseen(charge, assumed_output), owner, now)
         for other in self._waiters:
             if other.call == call:
@@ -144,7 +137,7 @@ class Limiter:
             if owner is None:
                 break
             waiter = self._waiters.pop(0)
-            self._permits[waiter.call] = Permit(owner, now, self.dimensions.add(waiter.charge, now))
+            self._permits.add(waiter.call, Permit(owner, now, self.dimensions.add(waiter.charge, now)))
             self._typical_charge = _averages(self._typical_charge, waiter.charge)
             if self._breaker.tripped:
                 self._probe = waiter.call
@@ -175,7 +168,7 @@ class Limiter:
 
         Never sent: NOTHING, all of it is refunded. Refused before the model: the request alone. Usage unknown (None): the charge stands.
         """
-        permit = self._permits.pop(call, None)
+        permit = self._permits.drop(call)
         if permit is None:
             waiting = len(self._waiters)
             self._waiters = [waiter for waiter in self._waiters if waiter.call != call or waiter.owner is None]
@@ -190,7 +183,8 @@ class Limiter:
     def abandon(self, owner: str) -> None:
         """Free what a dead owner held: its place in line and its slots. Its calls may have gone out, so their charges stay."""
         self._waiters = [waiter for waiter in self._waiters if waiter.owner != owner]
-        self._permits = {call: permit for call, permit in self._permits.items() if permit.owner != owner}
+        for call, _ in self._permits.of(owner):
+            self._permits.drop(call)
 
     # -- what the provider says ---------------------------------------------------------------------------------------------
 
@@ -203,7 +197,7 @@ class Limiter:
         if permit is not None:
             self.dimensions.counted(permit.charged, now)
         if snapshot is not None:
-            younger = (other.charged.amount for other in self._permits.values() if other.granted_at > at)
+            younger = (other.charged.amount for _, other in self._permits.all() if other.granted_at > at)
             self.dimensions.observe(snapshot, younger, None if permit is None else permit.granted_at, now)
 
     def refuse(
@@ -335,8 +329,8 @@ class Limiter:
 
     def why(self, call: CallRef, now: float) -> str:
         """Return, in words, how a call stands: in flight, or which place in line and what it waits for."""
-        if call in self._permits:
-            return f"{self.key}: in flight for {now - self._permits[call].granted_at:.1f} s"
+        if (permit := self._permits.get(call)) is not None:
+            return f"{self.key}: in flight for {now - permit.granted_at:.1f} s"
         for ahead, (waiter, at) in enumerate(zip(self._waiters, self._forecasts(now), strict=True)):
             if waiter.call == call:
                 when = "when a call ends" if at == math.inf else f"in about {max(0.0, at - now):.1f} s"

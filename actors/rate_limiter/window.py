@@ -80,9 +80,13 @@ class Window:
 
         What goes beyond the charge is held from now: there is no saying when the server counted it.
         """
+        if not amount and not entry.amount:
+            return
         self._advance(now)
         counted_now = self._expiry(now)
         if entry.slot > self._tick:
+            if amount == entry.amount and entry.slot <= counted_now:
+                return  # it was counted before, and was charged what it took
             self._hold(entry.slot, -entry.amount)
             entry.slot = min(entry.slot, counted_now)
             self._hold(entry.slot, min(amount, entry.amount))
