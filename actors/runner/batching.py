@@ -128,6 +128,8 @@ class BatchingActor(CachingActor):
         else:
             self._leave_flight(call)
             call.answer.refuse(CallFailedError(error))
+            # Those that were made beside it may have been gathered, and wait for nothing but this one.
+            self._leave_to_wait(work)
 
     def _on_company(self, ref: CallRef, company: bool) -> None:
         asked = self._asked.pop(ref, None)

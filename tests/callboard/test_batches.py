@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 
 from callboard.actors.batch_settings import BatchSettings, EmbeddingSettings
+from callboard.actors.cache_settings import CacheSettings
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import ModelSettings, PriceSettings
 from callboard.persistence.engine import driver
@@ -405,6 +406,33 @@ def test_the_calls_that_a_handler_makes_side_by_side_go_in_one_batch(stage):
     finish(stage, [job])
     assert len(job.result) == 3
     assert [len(batch["requests"]) for batch in batches(stage)] == [3]
+
+
+def test_a_call_that_is_refused_late_keeps_nobody_from_leaving(stage):
+    """Of two calls made side by side one goes with others again; the other waits for somebody else's answer, and is refused when there is none."""
+    import asyncio
+
+    async def ask(ctx):
+        asked = (ctx.complete(f"Part {n}. It is a part.", step=f"part-{n}") for n in ctx.job.data)
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        return [type(one).__name__ for one in told]
+
+    stage.simulate(batch_seconds=INF)
+    supervisor = company(stage, {"ask": ask}, cache=CacheSettings(max_age=60))
+    answers = supervisor._system.directory.find("store").actor._answers
+    job = stage.queue.add("ask", [1, 2], options={"latency": "batch"})
+    stage.until(lambda: running(stage), "both are with the provider")
+    stage.simulator.faults({"fault": {"kind": "stall", "n": 0}, "times": 1})
+    other = stage.queue.add("ask", [1])
+    stage.until(lambda: online(stage), "somebody else asks for the first of them")
+    lines = {"do": "lines", "contains": "Part 1.", "times": 1, "outcome": "error", "status": 400}
+    stage.simulator.batches(lines, {"do": "lines", "contains": "Part 2.", "times": 1, "outcome": "drop"}, {"do": "end"})
+    stage.until(lambda: answers._waiting, "it asks again, and waits for the other's answer")
+    other.cancel("nobody wants it")
+    stage.until(lambda: running(stage), "the second is with the provider again")
+    stage.simulator.batches({"do": "end"})
+    finish(stage, [job])
+    assert job.result == ["CallFailedError", "Completion"]
 
 
 def test_embeddings_go_by_batch_as_well(stage):
