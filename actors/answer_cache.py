@@ -55,6 +55,7 @@ class AnswerCache:
             return [(reply_to, AnswerKept(order.call, found))]
         if cache.lead(c, Flight(order.key, lease, order.call.number), now):
             self._led.setdefault(lease, set()).add(order.key)
+            self._more = True
             return [(reply_to, AnswerMissed(order.call, leads=True))]
         if not order.waits:
             return [(reply_to, AnswerMissed(order.call, leads=False))]
@@ -88,7 +89,8 @@ class AnswerCache:
         for lease in [lease for lease in self._led if not ledger.lease_stands(c, lease)]:
             del self._led[lease]
         self._waiting = {key: waiting for key, waiting in self._waiting.items() if waiting}
-        self._more = dropped > 0
+        # A lead whose lease was lost ends without a word of its holder's.
+        self._more = dropped > 0 or bool(self._led)
         self._pruned_at = 0 if dropped else now
         return dropped
 

@@ -5,9 +5,13 @@ Each part has tests of its own. These are about two or three of them at once, in
 
 from contextlib import closing
 
+import pytest
+
+from callboard.actors import answer_cache
 from callboard.actors.batch_settings import BatchSettings
 from callboard.actors.providers.settings import ProviderSettings
-from callboard.actors.settings import BudgetSettings, ModelSettings, PriceSettings
+from callboard.actors.settings import BudgetSettings, LimitSettings, ModelSettings, PriceSettings
+from callboard.persistence import costs
 from callboard.persistence.engine import driver
 
 QUICK = BatchSettings(max_age=0.05, poll=0.02, poll_cap=0.05, find_after=0.2)
@@ -168,3 +172,174 @@ def test_a_refusal_in_a_batch_goes_down_the_chain_where_the_alias_says_so(stage)
         ("m-2", "completed", None),
     ]
     assert job.calls()[0].cost > 0, "what was refused is paid for"
+
+
+# --- what no client of ours would write ----------------------------------------------------------------------------------------------------
+
+
+def by_sql(stage, options, text="Cats sleep."):
+    with closing(driver.connect(str(stage.path / "board.db"), timeout=20)) as connection:
+        connection.execute(
+            "INSERT INTO llm_inbox (type, data, options, max_attempts) VALUES ('chat', json_object('prompt', ?), ?, 1)",
+            (text, options),
+        )
+        connection.commit()
+        return stage.queue.get(connection.execute("SELECT max(id) FROM llm_jobs").fetchone()[0])
+
+
+def test_options_without_bounds_do_no_harm(stage):
+    stage.simulate(batch_seconds=0)
+    company(stage)
+    innocent = chat(stage)
+    names = ("cache", "budget", "job_timeout", "total_timeout", "first_token_timeout", "no_progress_timeout")
+    endless = [by_sql(stage, f'{{"{name}": 9e999}}') for name in names]
+    endless += [by_sql(stage, f'{{"{name}": 1e300}}') for name in names]
+    endless += [by_sql(stage, f'{{"latency": "batch", "deadline": {at}}}') for at in ("9e999", "1e300", "1.5e18")]
+    below = [by_sql(stage, f'{{"{name}": -9e999}}') for name in ("cache", "deadline")]
+    told = {
+        str(job.id): (str(stage.done(job).state), job.row().failures, job.row().losses)
+        for job in [innocent, *endless, *below]
+    }
+    assert set(told.values()) == {("completed", 0, 0)}, told
+    assert innocent.calls()[0].limit_key == "batch:sim/m-1"
+    assert stage.done(by_sql(stage, '{"budget": -9e999}')).state == "failed"
+    assert stage.done(by_sql(stage, '{"latency": "batch", "deadline": -9e999}')).state == "completed"
+
+
+# --- what is given back --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["cancel", "revoke", "stop"])
+def test_whatever_ends_jobs_at_whatever_stage_all_is_given_back(stage, how, monkeypatch):
+    monkeypatch.setattr(answer_cache, "PRUNE_EVERY_MS", 10)
+    stage.simulate()
+    stage.simulator.faults({"fault": {"kind": "stall", "n": 0}, "times": 2})
+    limits = LimitSettings(concurrency=2, tokens_per_minute=100_000)
+    settings = {
+        "models": {"m": ModelSettings(provider="sim", model="m-1", price=PRICE, limits=limits)},
+        "budgets": {"all": BudgetSettings(dollars=1)},
+    }
+    supervisor = company(stage, **settings)
+    asks = {"cache": 60, "budget": 0.5}
+    # Two in flight, one that waits for its turn, and two that wait for the answers of others. At once, before the key is known to be full.
+    new = [{"type": "chat", "data": {"prompt": f"Text {n}."}, "options": asks} for n in (0, 1, 2, 0, 1)]
+    jobs = [stage.queue.get(job_id) for job_id in stage.queue.add_many(new)]
+    stage.until(lambda: len(stage.simulator.journal()) == 2 and stage.queue.counts()["active"] == 5, "all are in hand")
+    if how == "stop":
+        supervisor.stop(0.0)
+    if how == "revoke":
+        taken_away(stage)
+    else:
+        for job in jobs:
+            job.cancel()
+    if how == "stop":
+        company(stage, **settings)
+    stage.until(lambda: given_back(stage)[:1] == (0,), "no call is open")
+    assert rows(stage, "SELECT budget, spent, reserved FROM llm_budget_usage WHERE budget = 'all'") == rows(
+        stage, "SELECT 'all', 0, sum(reserved_cost) FROM llm_calls WHERE state = 'unknown'"
+    ), "what may have been paid for stays reserved, and nothing else"
+    sums = "SELECT owner = '', sum(requests), sum(total) FROM llm_limit_usage GROUP BY 1 ORDER BY 1"
+    (_, *slots), (_, *whole) = rows(stage, sums)
+    assert slots == whole
+    # Both places are free: what waits for two in flight at once comes to its end.
+    stage.simulator.faults({"fault": {"kind": "barrier", "n": 2}, "times": 2})
+    for job in [chat(stage, f"Text {n}.", options=asks) for n in range(2)]:
+        assert stage.done(job).state == "completed"
+    stage.until(lambda: not rows(stage, "SELECT 1 FROM llm_cache_flights"), "nobody leads")
+    stage.simulator.faults({"fault": {"kind": "stall", "n": 0}, "times": 1})
+    late = chat(stage, "Text 10.", options=asks)
+    stage.until(lambda: rows(stage, "SELECT 1 FROM llm_cache_flights"), "it leads")
+    late.cancel()
+    stage.until(
+        lambda: not rows(stage, "SELECT 1 FROM llm_cache_flights"), "nobody leads, also if nothing was kept since"
+    )
+
+
+def taken_away(stage):
+    """Leases are lost, and nobody takes the jobs up."""
+    with closing(driver.connect(str(stage.path / "board.db"), timeout=20)) as connection:
+        connection.execute(
+            "UPDATE llm_jobs SET state = 'waiting', lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL,"
+            " held_until = 1 << 52 WHERE state = 'active'"
+        )
+        connection.commit()
+
+
+# --- the sums ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_sums_of_costs_agree_by_every_dimension_and_with_the_provider(stage):
+    """Of a cache, a group, batches, a chain, refusals, retries and deleted jobs."""
+    stage.simulate(batch_seconds=0)
+    stage.simulator.faults(
+        {"fault": {"kind": "status", "status": 503}, "match": {"model": "m-1"}, "times": 1},
+        {"fault": {"kind": "status", "status": 500}, "match": {"model": "m-2"}, "times": 1},
+        {"fault": {"kind": "refusal"}, "match": {"model": "m-1"}, "times": 1},
+    )
+    stage.simulator.batches(
+        {"do": "lines", "outcome": "expire", "times": 1}, {"do": "lines", "outcome": "refuse", "times": 1}
+    )
+    models = {
+        "m": ModelSettings(
+            provider="sim", model="m-1", price=PRICE, fallback=("n",), fallback_on=("overloaded", "refusal")
+        ),
+        "n": ModelSettings(provider="sim", model="m-2", price=PriceSettings(input=3.0, output=5.0)),
+    }
+
+    def steps(ctx):
+        one = ctx.complete("One thing is said.", step="one")
+        ctx.children([{"type": "chat", "data": {"prompt": "A child asks."}, "tag": "b"}])
+        return ctx.complete(f"Two: {one.text}", step="two").text
+
+    company(stage, {"steps": steps}, models=models, budgets={"all": BudgetSettings(dollars=1)})
+    jobs = [chat(stage, "Cats sleep.", options={"cache": 60}, tag="a") for _ in range(3)]
+    jobs += [chat(stage, f"Batch item {n}.", tag="a" if n % 2 else None) for n in range(5)]
+    jobs += [chat(stage, f"Online item {n}.", options=None) for n in range(3)]
+    jobs += [stage.queue.add("embed", {"input": f"text {n}"}, tag="e") for n in range(6)]
+    jobs += [stage.queue.add("steps", {}, options=BATCH, tag="b"), stage.queue.add("steps", {}, options={"cache": 9})]
+    assert {str(stage.done(job).state) for job in jobs} == {"completed"}
+    stage.until(
+        lambda: rows(stage, "SELECT count(*) FROM llm_jobs WHERE type LIKE '@%' AND finished_at IS NULL") == [(0,)]
+    )
+    before = {by: totals(stage, by) for by in costs.BY}
+    assert len(set(before.values())) == 1, before
+    spent = before["all"][0]
+    assert rows(stage, "SELECT spent, reserved FROM llm_budget_usage WHERE budget = 'all'") == [(spent, 0)]
+    assert billed(stage, models) == rows(stage, "SELECT sum(cost) FROM llm_calls WHERE origin IS NOT 'batch'")[0][0]
+    assert (
+        len(stage.simulator.journal()) - about_batches(stage)
+        == rows(stage, "SELECT sum(requests) FROM llm_calls")[0][0]
+    )
+    assert stage.queue.delete_where("type:chat") > 10
+    after = {by: totals(stage, by) for by in costs.BY}
+    assert set(after.values()) == set(before.values()), after
+
+
+def totals(stage, by):
+    names = ("cost", "input", "output", "calls", "unpriced", "reserved", "unknown")
+    found = stage.queue.costs(by)
+    return tuple(sum(getattr(row, name) or 0 for row in found) for name in names)
+
+
+def billed(stage, models):
+    """What the provider would bill for calls made one by one, by its own count of tokens; nano-dollars."""
+    prices = {known.model: known.price for known in models.values()}
+    return round(
+        sum(
+            1000
+            * (
+                used["input_tokens"] * prices[entry["model"]].input
+                + used["output_tokens"] * prices[entry["model"]].output
+            )
+            for entry in stage.simulator.journal()
+            if entry["status"] == 200 and (used := entry.get("usage")) and not is_about_batches(entry)
+        )
+    )
+
+
+def is_about_batches(entry):
+    return any(part in entry["path"] for part in ("/files", "batches"))
+
+
+def about_batches(stage):
+    return sum(map(is_about_batches, stage.simulator.journal()))
