@@ -11,7 +11,7 @@ from typing import Any
 from .adapter import HttpRequest, check_messages, choose_fields, common_headers, optional_text, post, whole
 from .answer_stream import AnswerStream
 from .anthropic_content import block_text, content_of, turns
-from .errors import classify_in_body, classify_reply, malformed, parse_error
+from .errors import classify_in_body, classify_reply, malformed, parse_error, read_reply
 from .features import supported, unsupported_of
 from .header_values import count, until_instant
 from .keys import Secret
@@ -89,16 +89,11 @@ class AnthropicMessages:
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int
     ) -> Completion | CallError:
         """Return what a whole reply means."""
-        if not 200 <= status < 300:
-            return self.classify(status, headers, body, at_ms=at_ms)
         request_id = optional_text(headers.get("request-id"))
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?", request_id=request_id)
-        if isinstance(data, dict) and (data.get("type") == "error" or data.get("error")):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=request_id)
-        content = data.get("content") if isinstance(data, dict) else None
+        data = read_reply(status, headers, body, at_ms=at_ms, request_id=request_id)
+        if isinstance(data, CallError):
+            return data
+        content = data.get("content")
         if not isinstance(content, list):
             return malformed(f"HTTP {status} with JSON that holds no content blocks", request_id=request_id)
         raw, said = optional_text(data.get("stop_reason")), content_of(content, optional_text(data.get("id")))

@@ -6,7 +6,7 @@ hostile and often no JSON (a proxy's HTML page, nothing at all), so every shape 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -267,6 +267,37 @@ def clean(text: str) -> str:
     text = "".join(char if char.isprintable() else " " for char in text)
     raw = text.encode("utf-8", "replace")
     return text if len(raw) <= MAX_MESSAGE_BYTES else raw[: MAX_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…"
+
+
+def names_error(data: dict[str, Any]) -> bool:
+    """Whether a reply's JSON object is an error, in any of the shapes that the formats give it."""
+    return bool(data.get("error")) or data.get("object") == "error" or data.get("type") == "error"
+
+
+def read_reply(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    at_ms: int,
+    request_id: str | None = None,
+    failed: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any] | CallError:
+    """Return the JSON object of a whole reply, or the error it means: by its status, or inside a 200 where `failed` finds one.
+
+    `failed` None: `names_error`.
+    """
+    if not 200 <= status < 300:
+        return classify_reply(status, headers, body, at_ms=at_ms, request_id=request_id)
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?", request_id=request_id)
+    if not isinstance(data, dict):
+        return malformed(f"HTTP {status} with JSON that is no object", request_id=request_id)
+    if (failed or names_error)(data):
+        return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=request_id)
+    return data
 
 
 def malformed(what: str, *, partial: str = "", request_id: str | None = None) -> CallError:

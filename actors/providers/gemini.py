@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from .adapter import HttpRequest, check_messages, choose_fields, common_headers, optional_text, post, whole
 from .answer_stream import AnswerStream
-from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .errors import classify_in_body, classify_reply, malformed, parse_error, read_reply, refused
 from .features import supported
 from .gemini_content import content_of, contents, part_text
 from .keys import Secret
@@ -105,16 +105,9 @@ class Gemini:
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int
     ) -> Completion | CallError:
         """Return what a whole reply means."""
-        if not 200 <= status < 300:
-            return self.classify(status, headers, body, at_ms=at_ms)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?")
-        if isinstance(data, dict) and data.get("error"):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=None)
-        if not isinstance(data, dict):
-            return malformed(f"HTTP {status} with JSON that is no object")
+        data = read_reply(status, headers, body, at_ms=at_ms)
+        if isinstance(data, CallError):
+            return data
         candidate, blocked = _candidate(data), _blocked(data)
         if candidate is None and blocked is None:
             return malformed(f"HTTP {status} with JSON that holds no candidates")

@@ -1,16 +1,15 @@
 """Gemini's embeddings, `batchEmbedContents`: one sub-request for each text, all of one model. Pure."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from .adapter import HttpRequest, optional_text, post, whole
-from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .errors import malformed, read_reply
 from .gemini import model_path, request_headers
 from .keys import Secret
 from .model import CallError, EmbeddingRequest, Embeddings, LimitSnapshot, Usage
 from .settings import ProviderSettings
-from .vectors import check_inputs, read_vectors
+from .vectors import check_inputs, choose_options, read_vectors
 
 _OWNED = frozenset({"model", "content", "outputDimensionality", "requests"})
 
@@ -30,13 +29,10 @@ class GeminiEmbeddings:
         path = model_path(request.model)
         if isinstance(path, CallError):
             return path
-        shared: dict[str, Any] = {"model": path.removeprefix("/v1beta/")}
-        if request.dimensions is not None:
-            if "dimensions" not in settings.unsupported:
-                shared["outputDimensionality"] = request.dimensions
-            elif settings.on_unsupported == "error":
-                return refused("dimensions", f"provider {settings.name!r} does not support this field; leave it out")
-        shared.update({name: value for name, value in request.extra.items() if name not in settings.unsupported})
+        options = choose_options(request, settings, dimensions="outputDimensionality")
+        if isinstance(options, CallError):
+            return options
+        shared = {"model": path.removeprefix("/v1beta/"), **options}
         body = {"requests": [{**shared, "content": {"parts": [{"text": text}]}} for text in request.inputs]}
         return post(path + ":batchEmbedContents", request_headers(request, key, settings), body)
 
@@ -44,16 +40,9 @@ class GeminiEmbeddings:
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int, inputs: int
     ) -> Embeddings | CallError:
         """Return what a whole reply to so many inputs means. Usage is None where the reply has none, as most have."""
-        if not 200 <= status < 300:
-            return classify_reply(status, headers, body, at_ms=at_ms)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?")
-        if not isinstance(data, dict):
-            return malformed(f"HTTP {status} with JSON that is no object")
-        if data.get("error"):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=None)
+        data = read_reply(status, headers, body, at_ms=at_ms)
+        if isinstance(data, CallError):
+            return data
         vectors = read_vectors(data.get("embeddings"), inputs, _values)
         if isinstance(vectors, str):
             return malformed(vectors)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .adapter import HttpRequest, check_messages, choose_fields, common_headers, optional_text, post, whole
 from .answer_stream import AnswerStream
-from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .errors import classify_in_body, classify_reply, malformed, parse_error, read_reply, refused
 from .features import supported
 from .keys import Secret
 from .model import (
@@ -94,15 +94,10 @@ class Ollama:
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int
     ) -> Completion | CallError:
         """Return what a whole reply means."""
-        if not 200 <= status < 300:
-            return self.classify(status, headers, body, at_ms=at_ms)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?")
-        if isinstance(data, dict) and data.get("error"):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=None)
-        message = data.get("message") if isinstance(data, dict) else None
+        data = read_reply(status, headers, body, at_ms=at_ms)
+        if isinstance(data, CallError):
+            return data
+        message = data.get("message")
         if not isinstance(message, dict):
             return malformed(f"HTTP {status} with JSON that holds no message")
         return _completion(_content(message), _calls(message), data, data)

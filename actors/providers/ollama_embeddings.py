@@ -1,16 +1,14 @@
 """Ollama's embeddings, `/api/embed`. A text that is too long is an error here, and not cut off without a word as the server would. Pure."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 from .adapter import HttpRequest, optional_text, post, whole
-from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .errors import malformed, read_reply
 from .keys import Secret
 from .model import CallError, EmbeddingRequest, Embeddings, LimitSnapshot, Usage
 from .ollama import request_headers
 from .settings import ProviderSettings
-from .vectors import check_inputs, read_vectors
+from .vectors import check_inputs, choose_options, read_vectors
 
 _OWNED = frozenset({"model", "input", "dimensions"})
 
@@ -28,29 +26,19 @@ class OllamaEmbeddings:
         problem = check_inputs(request, max_inputs=self.max_inputs, owned=_OWNED)
         if problem is not None:
             return problem
-        body: dict[str, Any] = {"model": request.model, "input": list(request.inputs), "truncate": False}
-        if request.dimensions is not None:
-            if "dimensions" not in settings.unsupported:
-                body["dimensions"] = request.dimensions
-            elif settings.on_unsupported == "error":
-                return refused("dimensions", f"provider {settings.name!r} does not support this field; leave it out")
-        extra = {name: value for name, value in request.extra.items() if name not in settings.unsupported}
-        return post("/api/embed", request_headers(request, key, settings), {**body, **extra})
+        options = choose_options(request, settings, dimensions="dimensions")
+        if isinstance(options, CallError):
+            return options
+        body = {"model": request.model, "input": list(request.inputs), "truncate": False, **options}
+        return post("/api/embed", request_headers(request, key, settings), body)
 
     def decode_body(
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int, inputs: int
     ) -> Embeddings | CallError:
         """Return what a whole reply to so many inputs means."""
-        if not 200 <= status < 300:
-            return classify_reply(status, headers, body, at_ms=at_ms)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?")
-        if not isinstance(data, dict):
-            return malformed(f"HTTP {status} with JSON that is no object")
-        if data.get("error"):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=None)
+        data = read_reply(status, headers, body, at_ms=at_ms)
+        if isinstance(data, CallError):
+            return data
         vectors = read_vectors(data.get("embeddings"), inputs, lambda item: item)
         if isinstance(vectors, str):
             return malformed(vectors)

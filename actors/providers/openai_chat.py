@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from .adapter import HttpRequest, check_messages, choose_fields, optional_text, post, whole
 from .answer_stream import AnswerStream
-from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .errors import classify_in_body, classify_reply, malformed, parse_error, read_reply, refused
 from .features import supported
 from .keys import Secret
 from .model import (
@@ -87,15 +87,10 @@ class OpenAIChat:
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int
     ) -> Completion | CallError:
         """Return what a whole reply means."""
-        if not 200 <= status < 300:
-            return self.classify(status, headers, body, at_ms=at_ms)
         request_id = request_id_of(headers)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?", request_id=request_id)
-        if isinstance(data, dict) and (data.get("error") or data.get("object") == "error"):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=request_id)
+        data = read_reply(status, headers, body, at_ms=at_ms, request_id=request_id)
+        if isinstance(data, CallError):
+            return data
         choice = _first_choice(data)
         message = choice.get("message") if choice else None
         if not isinstance(message, dict) or choice is None:

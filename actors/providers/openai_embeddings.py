@@ -1,17 +1,17 @@
 """OpenAI Embeddings, and the servers that speak it. Vectors are asked for as base64, a quarter of what numbers take, and read as either. Pure."""
 
-import json
 from array import array
 from collections.abc import Mapping
 from typing import Any
 
 from .adapter import HttpRequest, optional_text, post, whole
-from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .errors import malformed, read_reply
 from .keys import Secret
 from .model import CallError, EmbeddingRequest, Embeddings, LimitSnapshot, Usage
 from .openai_shared import limits_of, request_headers, request_id_of
 from .parts import vector_from_base64
 from .settings import ProviderSettings
+from .vectors import check_inputs, choose_options
 
 _OWNED = frozenset({"model", "input", "encoding_format", "dimensions"})
 
@@ -25,43 +25,26 @@ class OpenAIEmbeddings:
         self, request: EmbeddingRequest, *, key: Secret | None, settings: ProviderSettings
     ) -> HttpRequest | CallError:
         """Return the HTTP request, or the reason why it is not sent."""
-        if not request.inputs:
-            return refused("inputs", "there is no text to turn into a vector")
-        if len(request.inputs) > self.max_inputs:
-            return refused(
-                "inputs", f"{len(request.inputs)} texts are over the limit of {self.max_inputs} in one request"
-            )
-        for index, text in enumerate(request.inputs):
-            if not text:
-                return refused(f"inputs[{index}]", "an empty text has no vector")
-        for name in request.extra:
-            if name in _OWNED:
-                return refused(f"extra.{name}", "this field is decided by the request itself; set it there")
+        problem = check_inputs(request, max_inputs=self.max_inputs, owned=_OWNED)
+        if problem is not None:
+            return problem
+        options = choose_options(request, settings, dimensions="dimensions")
+        if isinstance(options, CallError):
+            return options
         body: dict[str, Any] = {"model": request.model, "input": list(request.inputs)}
         if "encoding_format" not in settings.unsupported:
             body["encoding_format"] = "base64"
-        if request.dimensions is not None:
-            if "dimensions" not in settings.unsupported:
-                body["dimensions"] = request.dimensions
-            elif settings.on_unsupported == "error":
-                return refused("dimensions", f"provider {settings.name!r} does not support this field; leave it out")
-        extra = {name: value for name, value in request.extra.items() if name not in settings.unsupported}
-        return post("/embeddings", request_headers(request, key, settings), {**body, **extra})
+        return post("/embeddings", request_headers(request, key, settings), {**body, **options})
 
     def decode_body(
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int, inputs: int
     ) -> Embeddings | CallError:
         """Return what a whole reply to so many inputs means. A vector that is missing, or there twice, spoils them all."""
         request_id = request_id_of(headers)
-        if not 200 <= status < 300:
-            return classify_reply(status, headers, body, at_ms=at_ms, request_id=request_id)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?", request_id=request_id)
-        if isinstance(data, dict) and (data.get("error") or data.get("object") == "error"):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=request_id)
-        items = data.get("data") if isinstance(data, dict) else None
+        data = read_reply(status, headers, body, at_ms=at_ms, request_id=request_id)
+        if isinstance(data, CallError):
+            return data
+        items = data.get("data")
         if not isinstance(items, list):
             return malformed(f"HTTP {status} with JSON that holds no data", request_id=request_id)
         vectors = _in_order(items, inputs)

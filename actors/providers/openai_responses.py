@@ -5,12 +5,11 @@ A reply with HTTP 200 may say that the call failed; its `status` decides. There 
 Pure: no I/O, no clock.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from .adapter import HttpRequest, check_messages, choose_fields, optional_text, post
-from .errors import classify_in_body, classify_reply, malformed, parse_error, refused
+from .errors import classify_reply, malformed, names_error, read_reply, refused
 from .features import supported
 from .keys import Secret
 from .model import CallError, Completion, LimitSnapshot, Request
@@ -80,16 +79,19 @@ class OpenAIResponses:
         self, status: int, headers: Mapping[str, str], body: bytes, *, at_ms: int
     ) -> Completion | CallError:
         """Return what a whole reply means."""
-        if not 200 <= status < 300:
-            return self.classify(status, headers, body, at_ms=at_ms)
         request_id = request_id_of(headers)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            return malformed(f"HTTP {status} with a body that is not JSON; is base_url right?", request_id=request_id)
-        if isinstance(data, dict) and not data.get("status") and (data.get("error") or data.get("object") == "error"):
-            return classify_in_body(parse_error(data), headers=headers, at_ms=at_ms, partial="", request_id=request_id)
-        if not isinstance(data, dict) or not optional_text(data.get("status")):
+        # A response that failed has its error beside its status; without one, the error is all there is.
+        data = read_reply(
+            status,
+            headers,
+            body,
+            at_ms=at_ms,
+            request_id=request_id,
+            failed=lambda data: not data.get("status") and names_error(data),
+        )
+        if isinstance(data, CallError):
+            return data
+        if not optional_text(data.get("status")):
             return malformed(f"HTTP {status} with JSON that is no response: it has no status", request_id=request_id)
         return read_response(data, headers=headers, at_ms=at_ms)
 

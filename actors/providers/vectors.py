@@ -1,4 +1,4 @@
-"""What the embeddings endpoints share that give vectors as plain lists, in the order of the texts. Pure."""
+"""What the embeddings endpoints share: what no provider would take, and vectors that come as plain lists in the order of the texts. Pure."""
 
 from array import array
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import Any
 
 from .errors import refused
 from .model import CallError, EmbeddingRequest
+from .settings import ProviderSettings
 
 
 def check_inputs(request: EmbeddingRequest, *, max_inputs: int, owned: frozenset[str]) -> CallError | None:
@@ -21,6 +22,19 @@ def check_inputs(request: EmbeddingRequest, *, max_inputs: int, owned: frozenset
         if name in owned:
             return refused(f"extra.{name}", "this field is decided by the request itself; set it there")
     return None
+
+
+def choose_options(
+    request: EmbeddingRequest, settings: ProviderSettings, *, dimensions: str
+) -> dict[str, Any] | CallError:
+    """Return the optional fields to send (`dimensions` is what the wire calls them) without the unsupported ones, or the refusal."""
+    chosen = {name: value for name, value in request.extra.items() if name not in settings.unsupported}
+    if request.dimensions is not None:
+        if "dimensions" not in settings.unsupported:
+            chosen[dimensions] = request.dimensions
+        elif settings.on_unsupported == "error":
+            return refused("dimensions", f"provider {settings.name!r} does not support this field; leave it out")
+    return chosen
 
 
 def read_vectors(items: Any, inputs: int, numbers: Callable[[Any], Any]) -> "tuple[array[float], ...] | str":
