@@ -81,6 +81,8 @@ class Actor(pykka.ThreadingActor):
         self._life: Life | None = None
         self._simulated = system.scheduler.simulated
         self._monotonic = system.clock.monotonic
+        # Those that do nothing after a batch need no end of one, unless a simulation has a fault there.
+        self._ends_batches = self._simulated or type(self).after_batch is not Actor.after_batch
         self._batched = 0
         self._exit: ExitReason | None = None
         self._clean = True
@@ -243,7 +245,11 @@ class Actor(pykka.ThreadingActor):
                 if envelope.reply_to is not None:
                     self._answer(envelope, None)
                 self._batched += 1
-            if self._batched and (self._batched >= self.max_batch or not (self.inbox.waiting or self._leftovers)):
+            if (
+                self._ends_batches
+                and self._batched
+                and (self._batched >= self.max_batch or not (self.inbox.waiting or self._leftovers))
+            ):
                 self._flush()
         except BaseException as error:  # noqa: BLE001 - an actor's end is never the process's end
             self._fail(Crashed.of(error))

@@ -53,14 +53,19 @@ def intent_of(effect: CallModel | Embed, request: AnyRequest, route: Route, char
         reserved_tokens=charge.total,
         reserved_input=charge.input,
         reserved_output=charge.output,
-        reserved_cost=cost_reserved(request, route),
+        reserved_cost=cost_reserved(request, route, tokens_in=charge.input),
     )
 
 
-def cost_reserved(request: AnyRequest, route: Route, *, batch: bool = False) -> int | None:
-    """What a call may cost at most, in nano-dollars, by the estimate of its input and its limit on output; None: its price is unknown."""
+def cost_reserved(
+    request: AnyRequest, route: Route, *, batch: bool = False, tokens_in: int | None = None
+) -> int | None:
+    """What a call may cost at most, in nano-dollars, by the estimate of its input and its limit on output; None: its price is unknown.
+
+    `tokens_in`: that estimate, where it has been made: it reads every message.
+    """
     return cost_at_most(
-        estimate_input_tokens(request),
+        estimate_input_tokens(request) if tokens_in is None else tokens_in,
         output_at_most(request),
         route.price,
         batch=batch,
