@@ -177,7 +177,7 @@ def retry_parked(c: Connection, job_id: int, reason: str, now: int) -> bool:
 
 
 def promote(c: Connection, job_id: int, reason: str, now: int) -> bool:
-    """Let a delayed job run now. False if it is not delayed."""
+    """Let a delayed job run now, or have a batch looked at whose driving job waits for its next look. False if it is neither."""
     return c.change(_PROMOTE, {"job_id": job_id, "reason": reason, "now": now}) == 1
 
 

@@ -941,7 +941,7 @@ WHERE llm_jobs.state = 'failed' AND json_extract(llm_job_results.error, '$.class
  LIMIT :limit + 0 OFFSET 0
 """,
     "host_store.PROMOTE": """
-UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.pending > 0) THEN 'waiting_children' ELSE 'waiting' END, run_at=NULL, updated_at=:now, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.state = 'delayed'
+UPDATE llm_jobs SET state=CASE WHEN (llm_jobs.pending > 0) THEN 'waiting_children' ELSE 'waiting' END, run_at=NULL, held_by=NULL, held_until=NULL, updated_at=:now, changed_by='host', reason=:reason WHERE llm_jobs.id = :job_id AND (llm_jobs.state = 'delayed' OR llm_jobs.state = 'waiting' AND llm_jobs.held_until IS NOT NULL AND llm_jobs.type = '@batch')
 """,
     "host_store.RESULT": """
 SELECT llm_job_results.result, llm_job_results.error

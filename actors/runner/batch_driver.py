@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ...persistence.batch_orders import (
     PER_ORDER,
@@ -83,6 +83,8 @@ NOT_TAKEN = frozenset(
     }
 )
 """Failures of a creation after which there is certainly no batch."""
+OVER = frozenset({ErrorClass.CONFLICT, ErrorClass.INVALID, ErrorClass.NOT_FOUND})
+"""Failures of a cancellation after which there is nothing to cancel."""
 TO_BE_CHANGED = frozenset({ErrorClass.INVALID, ErrorClass.TOO_LARGE, ErrorClass.CONTEXT})
 
 
@@ -296,9 +298,7 @@ class _Driver:
         assert self.batch.batch_id is not None
         self._leave_late()
         if self._order(CountLive()) == 0 and not (self.batch.error or {}).get("cancelled"):
-            # Nobody waits for what is not done by now.
-            self._exchange(CancelBatch(self.batch.batch_id), "cancelling the batch")
-            self._move("submitted", error={"cancelled": True, "message": "nobody waits for it any more"})
+            self._cancel(self.batch.batch_id)
         try:
             status = self._ask(Exchange(self.batch.provider, PollBatch(self.batch.batch_id)))
         except CallFailedError as failed:
@@ -329,6 +329,15 @@ class _Driver:
                     self._next_poll(None),
                     f"{self.batch.provider} has the batch {status.batch_id}: {status.done} of {status.total} done",
                 )
+
+    def _cancel(self, batch_id: str) -> None:
+        """Nobody waits for what is not done by now. What the provider refuses to cancel has ended: looking at it says how."""
+        try:
+            self._ask(Exchange(self.batch.provider, CancelBatch(batch_id)))
+        except CallFailedError as failed:
+            if failed.error.kind not in OVER:
+                self._come_back("cancelling the batch", failed.error)
+        self._move("submitted", error={"cancelled": True, "message": "nobody waits for it any more"})
 
     def _refused(self, message: str, bad_lines: tuple[int, ...]) -> None:
         """Nothing of it ran. What is wrong is told apart from the rest, which goes again."""
@@ -433,9 +442,11 @@ class _Driver:
         try:
             return self._ask(Exchange(self.batch.provider, operation))
         except CallFailedError as failed:
-            self._move(self.batch.state, polls=self.batch.polls + 1)
-            error = failed.error
-            raise Later(self._next_poll(error.retry_after), f"{doing}: {error.kind}: {error.message}") from None
+            self._come_back(doing, failed.error)
+
+    def _come_back(self, doing: str, error: CallError) -> NoReturn:
+        self._move(self.batch.state, polls=self.batch.polls + 1)
+        raise Later(self._next_poll(error.retry_after), f"{doing}: {error.kind}: {error.message}") from None
 
     def _leave_late(self) -> None:
         self._by_deadline = self._order(LeaveLate(round(self._own.deadline_margin * 1000)))

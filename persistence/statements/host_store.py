@@ -128,12 +128,19 @@ REVIEWED = (
     .values(error_class=lit("reviewed"))
 )
 
+# A batch is looked at now: its driving job waits for its next look only by its own word.
 PROMOTE = (
     update(jobs)
-    .where(jobs.c.id == bindparam("job_id"), jobs.c.state == lit("delayed"))
+    .where(
+        jobs.c.id == bindparam("job_id"),
+        (jobs.c.state == lit("delayed"))
+        | ((jobs.c.state == lit("waiting")) & jobs.c.held_until.is_not(None) & (jobs.c.type == lit("@batch"))),
+    )
     .values(
         state=case((jobs.c.pending > lit(0), lit("waiting_children")), else_=lit("waiting")),
         run_at=NULL,
+        held_by=NULL,
+        held_until=NULL,
         updated_at=bindparam("now"),
         changed_by=lit("host"),
         reason=bindparam("reason"),

@@ -343,3 +343,40 @@ def is_about_batches(entry):
 
 def about_batches(stage):
     return sum(map(is_about_batches, stage.simulator.journal()))
+
+
+def test_a_batch_that_ended_as_its_last_member_was_cancelled_is_booked_all_the_same(stage):
+    """Its provider refuses to cancel what has ended."""
+    stage.simulate(batch_seconds=INF)
+    company(stage, batch=BatchSettings(max_age=0.05, poll=600, poll_cap=600))
+    job = chat(stage)
+    stage.until(lambda: running(stage), "the batch is with the provider")
+    stage.simulator.batches({"do": "end"})
+    job.cancel()
+    first = driving(stage)
+    stage.until(lambda: first.row().held_until, "it waits for its next look")
+    first.promote()
+    stage.until(lambda: first.row().finished, "its driving job has ended")
+    assert first.row().state == "completed"
+    assert [(call.state, call.cost > 0) for call in job.calls()] == [("completed", True)]
+    job.retry()
+    assert stage.done(job).state == "completed"
+    assert len(stage.simulator.batches()) == 1
+
+
+def test_who_would_rather_be_looked_at_is_parked_when_its_batch_is_let_go_and_its_answer_is_found_later(stage):
+    stage.simulate(batch_seconds=INF)
+    company(stage)
+    job = chat(stage, options={**BATCH, "on_unknown": "park"})
+    stage.until(lambda: running(stage), "the batch is with the provider")
+    first = driving(stage)
+    first.cancel()
+    assert stage.done(job).state == "failed"
+    assert [parked.id for parked in stage.queue.parked()] == [job.id]
+    stage.simulator.batches({"do": "end"})
+    first.retry()
+    assert stage.done(first).state == "completed"
+    job.retry()
+    assert stage.done(job).state == "completed"
+    assert [call.state for call in job.calls()] == ["completed"]
+    assert len(stage.simulator.batches()) == 1, "what was paid for is not asked for again"
