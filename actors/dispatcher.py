@@ -313,7 +313,7 @@ class DispatcherActor(Actor):
         key = self._plan.keys.get(job.lane)
         allowance = self._allowances.get(key) if key is not None else None
         if key is not None and allowance is not None:
-            self._allowances[key] = Allowance(max(0, allowance.left - 1), allowance.until_ms)
+            self._allowances[key] = allowance.less_one()
 
     def _on_key_freed(self, key: str, headroom: int | None) -> None:
         if headroom is None:

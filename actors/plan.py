@@ -1,7 +1,7 @@
 """What to claim and how many runners to keep. Pure: no clock, no thread, no I/O."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..persistence.batches import DRIVERS
 from ..persistence.model import LaneDepth
@@ -22,6 +22,10 @@ class Allowance:
     left: int
     until_ms: int
     kind: str = "rate"
+
+    def less_one(self) -> "Allowance":
+        """What remains when a job has been claimed. One that was asked for before the key was held changes nothing of why it is."""
+        return replace(self, left=max(0, self.left - 1))
 
 
 @dataclass(frozen=True, slots=True)

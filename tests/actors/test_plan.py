@@ -45,6 +45,12 @@ def test_a_lane_that_can_be_run_gets_every_slot_and_its_key():
     assert not made.unroutable
 
 
+def test_a_job_claimed_before_its_key_was_held_leaves_the_reason_of_the_hold():
+    held = Allowance(0, NOW + 1, "overloaded")
+    assert held.less_one() == held
+    assert Allowance(3, NOW + 1).less_one() == Allowance(2, NOW + 1)
+
+
 def test_what_nobody_here_can_run_is_named_with_the_reason():
     made = plan(lane("dance"), lane(model="clever"))
     assert made.quotas == {}
