@@ -29,6 +29,14 @@ def test_a_worker_imports_no_library_that_it_does_not_need(world: Any) -> None:
     assert {name for name in imported if name.partition(".")[0] in NEVER_LOADED} == set()
 
 
+def test_what_a_worker_starts_with_is_left_out_of_its_collections(world: Any, tmp_path: Path) -> None:
+    """A collection that goes through all modules and libraries holds up every call that is under way."""
+    (tmp_path / "counting.py").write_text("import gc\n\ndef frozen(context):\n    return gc.get_freeze_count()\n")
+    config = world.config(world.simulate(), profile="solo", handlers={"frozen": "counting:frozen"})
+    world.start(config, env={"PYTHONPATH": str(tmp_path)})
+    assert world.queue.add("frozen", {}).wait(30).result > 20_000
+
+
 def test_a_solo_worker_stays_within_its_memory(world: Any) -> None:
     simulator = world.simulate()
     worker = world.start(world.config(simulator, profile="solo"))
