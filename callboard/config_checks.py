@@ -92,5 +92,5 @@ def did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
     """The known word that was most likely meant, as a question; None if none is near."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f"did you mean {close[0]!r}?" if close else None

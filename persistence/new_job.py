@@ -21,6 +21,7 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 500  # SQLite reads 1000 levels, and so, about, does Python
 MAX_INT_DIGITS = 4300  # beyond it Python refuses to read the integer back
 _TIME_LIMIT_MS = 2**53
+_EARLIEST_MS = 10**11  # in 1973: a smaller number is seconds
 _NO_OPTIONS = JobOptions()
 _CHOICES = {"on_unknown": ("retry", "park"), "latency": ("now", "batch")}
 MAX_BUDGET = 1e9
@@ -221,6 +222,11 @@ def _options(given: JobOptions | Mapping[str, Any] | None) -> str:
         elif name == "deadline":
             if value is not None:
                 _whole("options.deadline", value, 0, _TIME_LIMIT_MS)
+                if value < _EARLIEST_MS:
+                    raise InvalidJobError(
+                        "options.deadline",
+                        f"is a time in epoch milliseconds, not seconds from now: {value} was in 1970",
+                    )
         elif name == "budget":
             if value is not None and not (_number(value) and 0 < value <= MAX_BUDGET):
                 raise InvalidJobError(

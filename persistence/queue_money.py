@@ -1,5 +1,6 @@
 """The host's side of money: what calls have cost, budgets on the board, and answers that are kept."""
 
+import math
 from typing import TYPE_CHECKING
 
 from .errors import InvalidJobError, JobNotFoundError
@@ -29,6 +30,9 @@ class QueueMoney(QueueConnections):
         """
         from . import costs
 
+        for name, at in (("since", since), ("before", before)):
+            if at is not None and not isinstance(at, int):
+                raise InvalidJobError(name, f"must be a time in whole epoch milliseconds, not {at!r}")
         with self._reader() as connection:
             return costs.costs(connection, by, since=since, before=before, tag=tag, limit=limit)
 
@@ -40,11 +44,11 @@ class QueueMoney(QueueConnections):
             return costs.of_tree(connection, job_id)
 
     def budgets(self, limit: int = 1000) -> "list[Standing]":
-        """How the budgets stand that were asked last, by name, the newest period first: those of workers, of the board, and of jobs ("job:7")."""
+        """How the budgets stand: those that were asked last (of workers, of the board, of jobs: "job:7"), and those of the board that were not yet."""
         from . import budgets
 
         with self._reader() as connection:
-            return budgets.standings(connection, limit)
+            return budgets.standings(connection, self.clock(), limit)
 
     def set_budget(
         self,
@@ -68,6 +72,9 @@ class QueueMoney(QueueConnections):
         """
         from . import budgets
 
+        for field, amount in (("dollars", dollars), ("tokens", tokens), ("assume", assume)):
+            if amount is not None and not 0 <= amount < math.inf:
+                raise InvalidJobError(field, f"must be a number of at least 0, not {amount!r}")
         try:
             budget = budgets.Budget(
                 name=name,

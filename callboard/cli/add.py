@@ -59,6 +59,19 @@ PRIORITIES = ("user", "analysis", "background")
 @click.option("--group-limit", type=click.IntRange(1), metavar="N", help="No more than N of its group are run at once.")
 @click.option("--requires", multiple=True, metavar="TAG", help="What a runner must have; may be given several times.")
 @click.option("--tag", help="What listings and usage can be grouped by.")
+@click.option("--max-output", type=click.IntRange(1), help="Tokens of its answer, at most, as data.max_output.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    metavar="DOLLARS",
+    help="What it and all that it creates may cost; it fails before a call that might cost more.",
+)
+@click.option(
+    "--cache",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Take an answer to exactly the same that is no older; 0: none, whatever is configured.",
+)
 @click.option(
     "--batch", is_flag=True, help="Let its calls go by the provider's batch API: half the price, within a day."
 )
@@ -85,6 +98,9 @@ def add(
     effort: str | None,
     model: str | None,
     priority: str,
+    max_output: int | None,
+    budget: float | None,
+    cache: float | None,
     batch: bool,
     deadline: float | None,
     wait: bool,
@@ -98,23 +114,28 @@ def add(
     config = read_config(config_path, database)
     if not unchecked:
         check_posting(config, job_type, model)
-    body = _body(data, prompt, images, chat_fields(schema, effort))
+    asked = (
+        chat_fields(schema, effort) if max_output is None else {**chat_fields(schema, effort), "max_output": max_output}
+    )
+    body = _body(data, prompt, images, asked)
     if deadline is not None and not batch:
         raise InputError("--deadline: goes with --batch")
     with open_queue(config, create=True) as board:
+        options: dict[str, Any] = {"budget": budget, "cache": cache}
         if batch:
-            by = {} if deadline is None else {"deadline": board.clock() + round(deadline * 1000)}
-            fields["options"] = {"latency": "batch", **by}
+            options["latency"] = "batch"
+            options["deadline"] = None if deadline is None else board.clock() + round(deadline * 1000)
+        fields["options"] = {name: value for name, value in options.items() if value is not None}
         job = board.add(job_type, body, model=model, priority=parse_priority(priority), **fields)
         if not (wait or stream):
             click.echo(job.id)
             return 0
-        from .follow import answer_text, follow_job
+        from .follow import answer_text, follow_job, wait_for
 
         click.echo(f"callboard: job {job.id}", err=True)
         if stream:
             return follow_job(job)
-        job.wait(timeout=None)
+        wait_for(job)
         job.refresh()
         if job.state == "completed":
             click.echo(answer_text(job.result))
@@ -132,7 +153,7 @@ def _body(data: str | None, prompt: str | None, images: tuple[str, ...], fields:
     if prompt is None and not fields:
         return body
     if not isinstance(body, dict):
-        raise InputError("--prompt, --schema, --effort: the data beside them must be a JSON object")
+        raise InputError("--prompt, --schema, --effort, --max-output: the data beside them must be a JSON object")
     if prompt is None:
         return {**body, **fields}
     asked = with_images(prompt, images) if images else {"prompt": prompt}

@@ -16,14 +16,14 @@ def cache(what: str | None, as_json: bool, config_path: str | None, database: st
     """
     from callboard.persistence import cache as kept
 
-    from .text import count, dollars, iso, json_line, money
+    from .text import dollars, iso, json_line, money, plural
 
     with open_queue(read_config(config_path, database)) as queue:
         if what == "clear":
             total = 0
             while dropped := queue.clear_cache():
                 total += dropped
-            click.echo(json_line({"dropped": total}) if as_json else f"{count(total)} answers dropped")
+            click.echo(json_line({"dropped": total}) if as_json else f"{plural(total, 'answer')} dropped")
             return
         found: kept.CacheStatus = queue.cache_status()
     if as_json:
@@ -32,6 +32,7 @@ def cache(what: str | None, as_json: bool, config_path: str | None, database: st
         click.echo(json_line(told))
         return
     click.echo(
-        f"{count(found.entries)} answers are kept, {count(found.bytes)} bytes, given again {count(found.hits)} times"
+        f"kept: {plural(found.entries, 'answer')}, {plural(found.bytes, 'byte')}, given again {plural(found.hits, 'time')}"
     )
-    click.echo(f"in all {count(found.given)} answers came from the cache, which saved {money(found.saved)}")
+    saved = f", which saved {money(found.saved)}" if found.given else ""
+    click.echo(f"in all {plural(found.given, 'answer')} came from the cache{saved}")

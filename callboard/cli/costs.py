@@ -86,7 +86,7 @@ def _row_json(by: str, row: "CostRow") -> dict[str, Any]:
 
 
 def _print_costs(by: str, rows: "list[CostRow]", total: "CostRow | None") -> None:
-    from .display import print_table
+    from .display import Justify, print_table
     from .text import count, money, one_line
 
     if total is None:
@@ -100,7 +100,7 @@ def _print_costs(by: str, rows: "list[CostRow]", total: "CostRow | None") -> Non
             count(row.input),
             count(row.cache_read),
             count(row.output),
-            money(row.cost),
+            "-" if row.cost is None and not (row.unpriced or row.unknown or row.reserved) else money(row.cost),
             count(row.unpriced) if row.unpriced else "",
             money(row.reserved) if row.reserved else "",
             f"{count(row.unknown)} ({money(row.unknown_cost)})" if row.unknown else "",
@@ -110,21 +110,21 @@ def _print_costs(by: str, rows: "list[CostRow]", total: "CostRow | None") -> Non
     table = [cells(row, row.name or "(none)") for row in rows]
     if by != "all":
         table.append(cells(total, "all"))
-    print_table(
-        [
-            (by, "left"),
-            ("calls", "right"),
-            ("tokens in", "right"),
-            ("of them cached", "right"),
-            ("tokens out", "right"),
-            ("cost", "right"),
-            ("unpriced", "right"),
-            ("under way", "right"),
-            ("unknown", "right"),
-            ("saved", "right"),
-        ],
-        table,
+    headings = (
+        "calls",
+        "tokens in",
+        "of them cached",
+        "tokens out",
+        "cost",
+        "unpriced",
+        "under way",
+        "unknown",
+        "saved",
     )
+    columns: list[tuple[str, Justify]] = [(by, "left"), *((heading, "right") for heading in headings)]
+    # Four of them are empty as a rule, and then only make the table broader than a terminal.
+    used = [n for n in range(len(columns)) if n < 6 or any(row[n] for row in table)]
+    print_table([columns[n] for n in used], [[row[n] for n in used] for row in table])
 
 
 @click.command()
@@ -190,12 +190,11 @@ def _print_budgets(standings: "list[Standing]") -> None:
     from .text import moment as shown
 
     if not standings:
-        click.echo("callboard: no budgets; [budgets.NAME] in the configuration makes one", err=True)
+        click.echo("callboard: no budgets; [budgets.NAME] in the configuration makes one (docs/money.md)", err=True)
         return
     print_table(
         [
             ("budget", "left"),
-            ("period", "left"),
             ("limit", "right"),
             ("spent", "right"),
             ("reserved", "right"),
@@ -206,12 +205,12 @@ def _print_budgets(standings: "list[Standing]") -> None:
         [
             [
                 one_line(s.budget, 60),
-                s.period,
                 "-" if s.cap is None else money(s.cap),
                 money(s.spent),
                 money(s.reserved),
                 "-" if s.left is None else f"-{money(-s.left)}" if s.left < 0 else money(s.left),
-                f"{count(s.tokens_spent)}+{count(s.tokens_reserved)}"
+                count(s.tokens_spent)
+                + (f" + {count(s.tokens_reserved)} reserved" if s.tokens_reserved else "")
                 + ("" if s.token_cap is None else f" of {count(s.token_cap)}"),
                 "" if s.until is None else shown(s.until)[:16],
             ]

@@ -71,7 +71,11 @@ def examine(config_path: str | None, database: str | None, *, offline: bool) -> 
         if provider.base_url == AUTO:
             yield Finding(area, OK, "the simulator: the worker starts it, nothing is needed")
             continue
-        if name in BUILTIN_PROVIDERS and name not in used and not (provider.key_env or provider.key_file or provider.key_keyring):
+        if (
+            name in BUILTIN_PROVIDERS
+            and name not in used
+            and not (provider.key_env or provider.key_file or provider.key_keyring)
+        ):
             yield Finding(area, INFO, f"not asked; needed only for models of {name}")
             continue
         key_finding, key = examine_key(provider, needed=name in used)

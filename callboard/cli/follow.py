@@ -10,6 +10,10 @@ from .text import plain
 
 if TYPE_CHECKING:
     from callboard.persistence.job import Job
+    from callboard.persistence.model import Chunk
+
+PATIENCE = 3.0
+"""Seconds of silence until a person is told why."""
 
 
 @click.command()
@@ -27,11 +31,21 @@ def follow(job_id: int, config_path: str | None, database: str | None) -> int:
 
 def follow_job(job: "Job") -> int:
     """Stream to stdout until the job ends, then say how. Returns the exit code."""
+    from callboard.persistence.errors import WaitTimeoutError
+
     shown = _Shown()
-    if not job.row().finished and job.row().started_at is None:
-        click.echo(f"callboard: job {job.id} waits for a worker (callboard worker)", err=True)
-    for chunk in job.stream():
-        shown.chunk(chunk.epoch, chunk.step, chunk.text)
+    quiet = _Quiet(job)
+    last: Chunk | None = None
+    while True:
+        try:
+            for chunk in job.stream(after=last, timeout=PATIENCE):
+                last = chunk
+                shown.chunk(chunk.epoch, chunk.step, chunk.text)
+            break
+        except WaitTimeoutError:
+            if (news := quiet.news()) is not None:
+                shown.interrupt()
+                click.echo(news, err=True)
     job.refresh()
     row = job.row()
     if row.state == "completed" and not shown.anything:
@@ -42,11 +56,49 @@ def follow_job(job: "Job") -> int:
     return 0 if row.state == "completed" else 1
 
 
+def wait_for(job: "Job", patience: float = PATIENCE) -> None:
+    """Wait until the job has ended, saying on stderr why it is not worked on, whenever that changes."""
+    from callboard.persistence.errors import WaitTimeoutError
+
+    quiet = _Quiet(job)
+    while True:
+        try:
+            job.wait(timeout=patience)
+        except WaitTimeoutError:
+            if (news := quiet.news()) is not None:
+                click.echo(news, err=True)
+        else:
+            return
+
+
+class _Quiet:
+    """Why nothing happens to a job, said once for each reason."""
+
+    def __init__(self, job: "Job") -> None:
+        self._job = job
+        self._said = ""
+
+    def news(self) -> str | None:
+        """A line about it; None while the job is worked on, and if it was said already."""
+        if self._job.state in ("active", "completed", "failed", "cancelled"):
+            return None
+        why = self._job.why()
+        if why == self._said:
+            return None
+        self._said = why
+        hint = " (`callboard worker` performs jobs)" if why.startswith("waiting for a free runner") else ""
+        return f"callboard: job {self._job.id}: {plain(why)}{hint}"
+
+
 def answer_text(result: object) -> str:
-    """Find what a person would call the answer in a job's result: its text, or all of it as JSON."""
+    """Find what a person would call the answer in a job's result: its text, or all of it as JSON, as where the answer is calls of tools."""
     from .text import json_line
 
-    if isinstance(result, dict) and isinstance(result.get("text"), str):
+    if (
+        isinstance(result, dict)
+        and isinstance(result.get("text"), str)
+        and (result["text"] or not result.get("tool_calls"))
+    ):
         return str(result["text"])
     return result if isinstance(result, str) else json_line(result, indent=2)
 
@@ -80,6 +132,11 @@ class _Shown:
             self._line_open = not shown.endswith("\n")
             sys.stdout.write(shown)
             sys.stdout.flush()
+
+    def interrupt(self) -> None:
+        """Make room on a terminal for a line about something else."""
+        if not self._exact:
+            self.end()
 
     def end(self) -> None:
         """End the line, if one is open."""

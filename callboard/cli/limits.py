@@ -35,9 +35,11 @@ def limits(resume: str | None, as_json: bool, config_path: str | None, database:
                 with connection.write():
                     freed = shared.resume(connection, resume, now_ms())
                 if freed < 0:
-                    click.echo(f"{resume} is not on hold", err=True)
+                    click.echo(f"callboard: {resume} is not on hold; `callboard limits` shows what is", err=True)
                     return 1
-                click.echo(f"{resume} resumed; {freed} jobs need not wait for it any more")
+                from .text import plural
+
+                click.echo(f"{resume} resumed; nothing holds {plural(freed, 'job')} any more")
                 return 0
             now = now_ms()
             found = overview(connection, now)
@@ -48,7 +50,7 @@ def limits(resume: str | None, as_json: bool, config_path: str | None, database:
 
         click.echo(json_line({"at_ms": now, "keys": found}, indent=2))
     elif not found:
-        click.echo("no limit key is in use yet", err=True)
+        click.echo("callboard: no limit key is in use yet: a model has one from its first call on", err=True)
     else:
         _print(found, now)
     return 0
@@ -69,7 +71,10 @@ def _print(found: list[dict[str, Any]], now: int) -> None:
             rows.append([cell(shown, "bold"), Text.assemble(cell(text, style)), cell(""), cell(""), cell("")])
             shown = ""
     print_table(
-        [("key", "left"), ("what", "left"), ("used", "right"), ("limit", "right"), ("free", "right")], rows, wide=1
+        [("key", "left"), ("what", "left"), ("used", "right"), ("limit", "right"), ("free", "right")],
+        rows,
+        wide=1,
+        wrap=True,
     )
 
 
@@ -78,14 +83,14 @@ def _lines(one: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
     lines = [(f"{_NAMES[name]} per minute", told) for name, told in one["minute"].items()]
     ends = one["day"].get("ends_ms")
-    until = f" until {moment(ends)}" if ends is not None else ""
+    until = f" until {moment(ends)[:16]}" if ends is not None else ""
     lines += [(f"{_NAMES[name]} per day{until}", told) for name, told in one["day"].items() if name in _NAMES]
     lines.append(("calls in flight", one["concurrency"]))
     return [(what, count(told["used"]), count(told["limit"]), count(told["free"])) for what, told in lines]
 
 
 def _notes(one: dict[str, Any], now: int) -> list[tuple[str, str]]:
-    from .text import duration, one_line
+    from .text import duration, one_line, plural
 
     notes = []
     if (hold := one["hold"]) is not None:
@@ -98,11 +103,15 @@ def _notes(one: dict[str, Any], now: int) -> list[tuple[str, str]]:
         notes.append((f"lowered to {one['factor']:.0%} after refusals; comes back by 2 % a minute", "yellow"))
     waiting = one["waiting"]
     if waiting["in_line"]:
-        notes.append((f"{waiting['in_line']} calls in line", ""))
+        notes.append((f"{plural(waiting['in_line'], 'call')} in line", ""))
     if waiting["jobs"]:
         first = duration(max(0, waiting["from_ms"] - now) / 1000)
         last = duration(max(0, waiting["until_ms"] - now) / 1000)
-        notes.append((f"{waiting['jobs']} jobs wait: the first for {first}, the last for {last}", ""))
+        notes.append(
+            (f"one job waits, for {first}", "")
+            if waiting["jobs"] == 1
+            else (f"{waiting['jobs']} jobs wait: the first for {first}, the last for {last}", "")
+        )
     return notes
 
 

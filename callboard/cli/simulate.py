@@ -40,7 +40,7 @@ from .errors import InputError
 def simulate(watch_stdin: bool, **given: Any) -> None:
     """Run the simulated provider on 127.0.0.1 until a signal; its URL is the first line on stdout.
 
-    Point a provider's base_url at it: URL/v1 for wire = "openai-chat", URL for wire = "anthropic-messages".
+    Point a provider's base_url at it: URL/v1 for wire = "openai-chat" and "openai-responses", URL for "anthropic-messages", "gemini" and "ollama".
     """
     from callboard.simulator.arguments import config_from
     from callboard.simulator.serve import run_forever

@@ -80,6 +80,11 @@ def dollars(nano: int | None) -> float | None:
     return None if nano is None else nano / 1e9
 
 
+def plural(number: int, word: str) -> str:
+    """Say how many there are of something whose plural takes an s."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def count(number: int | None) -> str:
     """Show a number with thousands apart."""
     return "-" if number is None else f"{number:,}"

@@ -19,7 +19,7 @@ def kept(cli):
 def test_what_is_kept_is_told_and_dropped(cli, kept):
     told = json.loads(cli("cache", "--json").out)
     assert (told["entries"], told["hits"], told["given"], told["saved_usd"]) == (cache.STEP + 2, 0, 0, None)
-    assert "502 answers are kept" in cli("cache").out
+    assert "kept: 502 answers" in cli("cache").out
     assert json.loads(cli("cache", "clear", "--json").out) == {"dropped": cache.STEP + 2}
     assert "0 answers dropped" in cli("cache", "clear").out
     assert json.loads(cli("cache", "--json").out)["oldest"] is None

@@ -64,7 +64,14 @@ def test_each_key_is_shown(cli, used):
     assert (shown["hold"], shown["waiting"]["in_line"], shown["waiting"]["jobs"]) == (None, 2, 1)
     assert shown["waiting"]["until_ms"] == used + 60_000
     table = cli("limits").out
-    for text in ("acme/small", "requests per minute", "985", "requests per day", "lowered to 80%", "1 jobs wait"):
+    for text in (
+        "acme/small",
+        "requests per minute",
+        "985",
+        "requests per day",
+        "lowered to 80%",
+        "one job waits, for ",
+    ):
         assert text in table
 
 
@@ -85,10 +92,10 @@ def test_a_hold_is_shown_and_lifted_with_what_waits_for_it(cli, used, key):
     assert any(
         one["area"] == f"limits {key}" and "no money left" in one["what"] for one in json.loads(found.out)["findings"]
     )
-    assert cli("limits", "--resume", key).out == f"{key} resumed; 1 jobs need not wait for it any more\n"
+    assert cli("limits", "--resume", key).out == f"{key} resumed; nothing holds 1 job any more\n"
     assert json.loads(cli("limits", "--json").out)["keys"][0]["hold"] is None
     again = cli("limits", "--resume", key)
-    assert (again.code, again.err) == (1, f"{key} is not on hold\n")
+    assert (again.code, again.err) == (1, f"callboard: {key} is not on hold; `callboard limits` shows what is\n")
     assert cli("doctor", "--offline").code == 0
 
 

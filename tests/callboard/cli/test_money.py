@@ -12,6 +12,7 @@ from callboard.cli.costs import BY
 from callboard.cli.map_money import projected
 from callboard.cli.map_progress import Snapshot, describe
 from callboard.persistence.costs import BY as BOARD_BY
+from callboard.persistence.errors import InvalidJobError
 from callboard.persistence.job_queue import JobQueue
 
 ROWS = [f"Row {n} has a sentence of its own." for n in range(12)]
@@ -233,3 +234,45 @@ def test_half_a_table_is_refused_unless_it_is_meant(cli, here):
     assert refreshed(cli, here, COMMUNITY, "--force").code == 0
     assert "only https" in cli("prices", "refresh", "--from", "http://example.com/x", "--to", "p.json").err
     assert "no file of your own" in cli("prices", "refresh").err
+
+
+def test_budgets_of_the_board_are_shown_before_they_are_used(cli, here):
+    with JobQueue("sqlite:///callboard.db") as queue:
+        queue.set_budget("run-7", dollars=5, scope="tag", value="run-7")
+        queue.set_budget("each", tokens=100, scope="tag", period="day")
+        assert [(b.budget, b.cap, b.token_cap) for b in queue.budgets()] == [
+            ("each", None, 100),
+            ("run-7", 5_000_000_000, None),
+        ]
+    assert "run-7" in cli("budgets").out
+
+
+def test_what_was_never_sent_has_no_unknown_cost(cli, provider, here):
+    provider.faults({"fault": {"kind": "status", "status": 400}})
+    assert cli("add", "chat", "--prompt", "x").code == 0
+    assert cli("worker", "--once").code == 0
+    heading, row, _ = cli("costs").out.splitlines()
+    assert heading.split("  ")[-1].strip() == "cost"  # and no column of what is unpriced or unknown
+    assert row.split() == ["local:m", "1", "0", "0", "0", "-"]
+
+
+def test_a_job_is_added_with_its_bounds(cli, provider, here):
+    told = cli("add", "chat", "--prompt", "x", "--max-output", "7", "--budget", "0.5", "--cache", "60")
+    with JobQueue("sqlite:///callboard.db") as queue:
+        job = queue.get(int(told.out))
+        assert job.data == {"prompt": "x", "max_output": 7}
+        assert queue.body(job.id)[2] == {"budget": 0.5, "cache": 60}
+
+
+@pytest.mark.parametrize(
+    ("asks", "told"),
+    [
+        (lambda queue: queue.set_budget("b", dollars=-1), "dollars: must be a number of at least 0, not -1"),
+        (lambda queue: queue.set_budget("b", tokens=-1), "tokens: must be a number of at least 0, not -1"),
+        (lambda queue: queue.costs(since="yesterday"), "since: must be a time in whole epoch milliseconds"),
+        (lambda queue: queue.add("chat", {}, options={"deadline": 3600}), "not seconds from now: 3600 was in 1970"),
+    ],
+)
+def test_a_slip_of_units_is_refused(here, asks, told):
+    with JobQueue("sqlite:///callboard.db") as queue, pytest.raises(InvalidJobError, match=told):
+        asks(queue)
