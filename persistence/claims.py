@@ -11,6 +11,7 @@ time, alone, and only a loss while alone convicts one as poison.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from . import conversations, flows, ledger
 from .engine import Connection
@@ -154,7 +155,7 @@ def read_options(stored: str) -> JobOptions:
     """
     if stored == "{}":
         return JobOptions()
-    known = {
+    known: dict[str, Any] = {
         name: value if isinstance(value, str) else _bounded(name, value)
         for name, value in loads(stored).items()
         if name in JobOptions.__dataclass_fields__ and value is not None

@@ -3,6 +3,7 @@
 Each part has tests of its own. These are about two or three of them at once, in a real company.
 """
 
+import runpy
 from contextlib import closing
 
 import pytest
@@ -11,8 +12,9 @@ from callboard.actors import answer_cache
 from callboard.actors.batch_settings import BatchSettings
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import BudgetSettings, LimitSettings, ModelSettings, PriceSettings
-from callboard.persistence import costs
+from callboard.persistence import costs, migrate
 from callboard.persistence.engine import driver
+from callboard.persistence.version import VERSION_TABLE
 
 QUICK = BatchSettings(max_age=0.05, poll=0.02, poll_cap=0.05, find_after=0.2)
 PATIENT = BatchSettings(max_age=600, poll=0.02, poll_cap=0.05)
@@ -380,3 +382,47 @@ def test_who_would_rather_be_looked_at_is_parked_when_its_batch_is_let_go_and_it
     assert stage.done(job).state == "completed"
     assert [call.state for call in job.calls()] == ["completed"]
     assert len(stage.simulator.batches()) == 1, "what was paid for is not asked for again"
+
+
+# --- a board of the release before ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_board_of_the_release_before_is_worked_on_after_its_upgrade(stage, tmp_path):
+    """With a job in the hands of a process that is gone, its call open; one parked; a hold; what deleted jobs cost; keys of options that meant nothing."""
+    path = tmp_path / "before.db"
+    older = closing(driver.connect(str(path), isolation_level=None))
+    with older as c:
+        for revision in ("0001_spine", "0002_board"):
+            module = runpy.run_path(str(migrate._FOLDER / "versions" / f"{revision}.py"))
+            for statement in module["STATEMENTS"]:
+                c.execute(statement)
+        c.execute(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+        c.execute(f"INSERT INTO {VERSION_TABLE} VALUES ('0002')")
+        c.executescript("""
+            INSERT INTO llm_jobs (id, type, tag) VALUES (1, 'chat', 't'), (2, 'chat', 't'), (3, 'chat', NULL), (4, 'chat', NULL), (5, 'embed', NULL);
+            INSERT INTO llm_job_data (job_id, data, options) VALUES (1, '{"prompt": "Cats sleep."}', '{"budget": "none", "latency": 5}'),
+                (2, '{"prompt": "Dogs bark."}', '{}'), (3, '{"prompt": "It rains."}', '{"on_unknown": "park"}'),
+                (4, '{"prompt": "It snows."}', '{"cache": 60, "latency": "batch"}'), (5, '{"input": "text"}', '{}');
+            UPDATE llm_jobs SET state = 'active', lease_owner = 'gone', lease_until = 50, lease_epoch = 1, attempt = 1 WHERE id IN (2, 3);
+            INSERT INTO llm_calls (job_id, epoch, attempt, step, fingerprint, provider, model, limit_key, state, reserved_tokens, sent_at)
+                VALUES (2, 1, 1, 'chat', 'f', 'sim', 'm-1', 'sim/m-1', 'open', 7, 1), (3, 1, 1, 'chat', 'f', 'sim', 'm-1', 'sim/m-1', 'open', 7, 1);
+            INSERT INTO llm_limit_holds ("key", until, reason, at) VALUES ('sim/m-1', 60, 'r', 1), ('other', 9000000000000, 'r', 1);
+            INSERT INTO llm_usage_deleted (day, tag, calls, input_uncached, cache_read, cache_write, output_visible, output_reasoning, cost, unpriced)
+                VALUES (20000, 't', 3, 5, 0, 0, 7, 0, 900, 0);
+        """)
+    migrate.upgrade(f"sqlite:///{path}")
+    path.rename(stage.path / "board.db")
+    company(stage, budgets={"all": BudgetSettings(dollars=1)})
+    jobs = [stage.queue.get(number) for number in (1, 2, 3, 4, 5)]
+    assert [str(stage.done(job).state) for job in jobs] == [
+        "completed",
+        "completed",
+        "failed",
+        "completed",
+        "completed",
+    ]
+    assert jobs[2].error["class"] == "unknown_outcome"
+    assert [call.state for call in jobs[1].calls()] == ["unknown", "completed"]
+    assert [call.limit_key for call in jobs[3].calls()] == ["sim/m-1"], "what meant nothing then means nothing now"
+    assert len({totals(stage, by) for by in costs.BY}) == 1
+    assert stage.queue.check() == []

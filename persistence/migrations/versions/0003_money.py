@@ -70,8 +70,10 @@ CREATE TABLE llm_job_data_next (
     FOREIGN KEY(job_id) REFERENCES llm_jobs (id) ON DELETE CASCADE
 )
     """,
+    # What these keys hold was passed over so far, whatever it was: it is not to begin to mean something, nor to be refused.
     """
-INSERT INTO llm_job_data_next (job_id, description, data, options) SELECT job_id, description, data, options FROM llm_job_data
+INSERT INTO llm_job_data_next (job_id, description, data, options) SELECT job_id, description, data,
+    CASE WHEN options = '{}' THEN options ELSE json_remove(options, '$.latency', '$.deadline', '$.budget', '$.cache') END FROM llm_job_data
     """,
     "DROP TABLE llm_job_data",
     "ALTER TABLE llm_job_data_next RENAME TO llm_job_data",
