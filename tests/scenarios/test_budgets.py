@@ -26,7 +26,8 @@ def budget(world: Any, name: str) -> Any:
 
 
 def test_a_cent_with_fifty_calls_in_flight(world: Any) -> None:
-    simulator = world.simulate(latency=0.1)
+    # The first forty are held until all forty are there; what comes after finds more in flight than is left.
+    simulator = world.simulate(latency=0.1, faults=({"match": {}, "fault": {"kind": "barrier", "n": 40}, "times": 40},))
     ids = [world.queue.add("chat", {"prompt": world.prompt_of(n), "max_output": 16}).id for n in range(160)]
     config = world.config(simulator, runners=50, budgets={"cent": BudgetSettings(dollars=0.01)})
     config.models["m"] = PRICED
@@ -59,6 +60,7 @@ def test_a_cent_shared_by_two_workers_through_a_kill(world: Any) -> None:
     simulator.wait_for(lambda journal: len(journal) >= 40, 30.0)
     victim.kill()
     heir = world.start(config)
+    heir.wait_ready()
     at_work = """SELECT count(*) FROM llm_jobs WHERE state IN ('active', 'delayed')
         OR (state = 'waiting' AND (held_by IS NOT 'budget cent' OR held_until < ?))"""
     world.until(
