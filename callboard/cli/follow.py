@@ -86,7 +86,11 @@ class _Quiet:
         if why == self._said:
             return None
         self._said = why
-        hint = " (`callboard worker` performs jobs)" if why.startswith("waiting for a free runner") else ""
+        hint = (
+            " (does a `callboard worker` run? has its model room: `callboard limits`?)"
+            if why.startswith("waiting for a free runner")
+            else ""
+        )
         return f"callboard: job {self._job.id}: {plain(why)}{hint}"
 
 

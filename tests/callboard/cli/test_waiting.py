@@ -23,14 +23,14 @@ def test_why_nothing_happens_is_said_once_for_each_reason(here, capfd, monkeypat
                 heard.append(capfd.readouterr().err)
                 threading.Event().wait(0.005)
 
-        hear("performs jobs)")
+        hear("has its model room")
         queue.pause("default")
         hear("its queue 'default' is paused")
         queue.cancel(job.id)
         waiter.join(10)
         assert not waiter.is_alive()
     said = "".join(heard)
-    assert said.count("waiting for a free runner, 0 like it ahead (`callboard worker` performs jobs)") == 1
+    assert said.count("waiting for a free runner, 0 like it ahead (does a `callboard worker` run?") == 1
     assert said.count("is paused") == 1
 
 
