@@ -61,6 +61,7 @@ def examine(config_path: str | None, database: str | None, *, offline: bool) -> 
             "configuration", WARN, f"nothing reads the variable {variable}", "see docs/configuration.md for the names"
         )
     yield from _examine_handlers(config)
+    yield from _examine_prices(config)
     yield from examine_database(config)
     used = used_providers(config)
     for name, provider in config.providers.items():
@@ -85,6 +86,26 @@ def examine(config_path: str | None, database: str | None, *, offline: bool) -> 
                 continue
         if not offline:
             yield examine_provider(provider, key, needed=name in used)
+
+
+def _examine_prices(config: Config) -> Iterator[Finding]:
+    """Models whose calls a budget in dollars refuses, because their price is not known."""
+    from callboard.actors.settings import route
+
+    hard = [
+        name
+        for name, budget in config.budgets.items()
+        if budget.dollars is not None and budget.assume is None and budget.scope not in ("model", "provider")
+    ]
+    named = dict.fromkeys((*([config.default_model] if config.default_model else []), *config.models))
+    models = [name for name in named if route(config, name).price is None]
+    if hard and models:
+        yield Finding(
+            "prices",
+            WARN,
+            f"not known for {', '.join(models)}; the budget {hard[0]!r} is in dollars, so their calls are refused",
+            "give them a price ({ input = 0, output = 0 } is free), or the budget an `assume` (docs/money.md)",
+        )
 
 
 def _examine_handlers(config: Config) -> Iterator[Finding]:

@@ -96,3 +96,13 @@ def test_a_sound_database_and_one_others_can_read(cli, here):
     assert "sound and writable" in cli("doctor", "--offline").out
     (here / "callboard.db").chmod(0o644)
     assert "chmod 600" in cli("doctor", "--offline").out
+
+
+def test_a_model_that_a_budget_would_refuse(cli, here):
+    file = here / "callboard.toml"
+    models = '[models.home]\nprovider = "ollama"\nmodel = "m"\n[models.free]\nprovider = "ollama"\nmodel = "m"\nprice = { input = 0, output = 0 }\n'
+    file.write_text(models + '[budgets.daily]\nscope = "day"\ndollars = 5\n')
+    told = cli("doctor", "--offline").out
+    assert "! prices: not known for home; the budget 'daily' is in dollars" in told
+    file.write_text(file.read_text() + "assume = 0.01\n")
+    assert "prices" not in cli("doctor", "--offline").out
