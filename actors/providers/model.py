@@ -132,8 +132,10 @@ class Request:
         told = {
             name: value
             for name, value in _fields(self).items()
-            if name != "unsupported" and value is not None and value not in ((), {}, "answer")
+            if name != "unsupported" and value is not None and value not in ((), {})
         }
+        if self.schema is None:
+            del told["schema_name"]
         told["messages"] = [message.to_json() for message in self.messages]
         if self.tools:
             told["tools"] = [_fields(tool) for tool in self.tools]

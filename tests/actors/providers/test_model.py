@@ -57,7 +57,8 @@ def test_a_request_comes_back_from_json() -> None:
         schema={"type": "object"},
     )
     embedding = EmbeddingRequest(model="m", inputs=("a", "b"), dimensions=3)
-    for request in (REQUEST, rich, embedding):
+    named = replace(rich, model="answer", schema_name="verdict")
+    for request in (REQUEST, rich, named, embedding):
         assert request_from_json(json.loads(json.dumps(request.to_json()))) == request
 
 
