@@ -34,7 +34,7 @@ def follow_job(job: "Job") -> int:
     from callboard.persistence.errors import WaitTimeoutError
 
     shown = _Shown()
-    quiet = _Quiet(job)
+    quiet = Quiet(job)
     last: Chunk | None = None
     while True:
         try:
@@ -60,7 +60,7 @@ def wait_for(job: "Job", patience: float = PATIENCE) -> None:
     """Wait until the job has ended, saying on stderr why it is not worked on, whenever that changes."""
     from callboard.persistence.errors import WaitTimeoutError
 
-    quiet = _Quiet(job)
+    quiet = Quiet(job)
     while True:
         try:
             job.wait(timeout=patience)
@@ -71,7 +71,7 @@ def wait_for(job: "Job", patience: float = PATIENCE) -> None:
             return
 
 
-class _Quiet:
+class Quiet:
     """Why nothing happens to a job, said once for each reason."""
 
     def __init__(self, job: "Job") -> None:

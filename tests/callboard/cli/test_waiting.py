@@ -38,3 +38,11 @@ def test_an_answer_of_calls_alone_is_shown():
     result = {"text": "", "tool_calls": [{"id": "c", "name": "weather", "arguments": {}}]}
     assert '"weather"' in answer_text(result)
     assert answer_text({"text": "Yes.", "tool_calls": []}) == "Yes."
+
+
+def test_a_reason_is_news_once(here):
+    with JobQueue("sqlite:///callboard.db") as queue:
+        job = queue.add("chat", {"prompt": "Hello."})
+        quiet = follow.Quiet(job)
+        queue.pause("default")
+        assert [quiet.news(), quiet.news()] == [f"callboard: job {job.id}: its queue 'default' is paused", None]
