@@ -5,12 +5,13 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pykka
 import pytest
 
 from callboard import Config, JobQueue, Supervisor
 from callboard.actors.providers.settings import ProviderSettings
-from callboard.actors.settings import ModelSettings, RetrySettings
+from callboard.actors.settings import ModelSettings, RetrySettings, RunnerSettings
 from callboard.simulator import Simulator, SimulatorConfig
 
 PATIENCE = 20.0
@@ -60,8 +61,16 @@ class Stage:
                 "retries": RetrySettings(base=0.01, cap=0.02),
                 "synchronous": "NORMAL",
                 **settings,
+                **self._roomy(settings),
             }
         )
+
+    @staticmethod
+    def _roomy(settings):
+        """The process that runs all these tests is larger than a worker may be, and a worker over its bound starts no more runners."""
+        if "profile" in settings:
+            return {}
+        return {"runners": msgspec.structs.replace(settings.get("runners", RunnerSettings()), memory_mb=100_000)}
 
     def company(self, handlers=None, *, on_failure=None, **settings):
         supervisor = Supervisor(self.config(**settings), handlers=handlers, on_failure=on_failure)

@@ -35,6 +35,7 @@ def company(config: Any, window: float) -> Iterator[None]:
         handlers=handlers,
         make_engine=lambda name: CallEngine(config.providers[name]),
         limit_window=window,
+        memory=lambda: None,  # what the tests take says nothing of a worker
     )
     start_company(system, parts)
     try:
