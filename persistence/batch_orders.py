@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from . import batches, budgets, flows, ledger
 from .batches import BatchRow
-from .budgets import Budget
+from .budgets import Budget, Refusal
 from .engine import Connection
 from .json_text import dumps, loads
 from .model import CallOutcome, Lease
@@ -31,6 +31,7 @@ _UNINTENDED = Prepared("batches.UNINTENDED")
 _INTENT = Prepared("batches.INTENT")
 _INTENDED = Prepared("batches.INTENDED")
 _FORGET_BODY = Prepared("batches.FORGET_BODY")
+_HOLD = Prepared("batches.HOLD")
 _CALL = Prepared("batches.CALL")
 _EDGE_OPEN = Prepared("batches.EDGE_OPEN")
 _UNANSWERED = Prepared("batches.UNANSWERED")
@@ -46,6 +47,9 @@ _GROW = Prepared("batches.GROW")
 
 PER_ORDER = 200
 """Members that one transaction deals with, so that it holds the write lock for some tens of milliseconds at most."""
+
+HELD_MS = 300_000
+"""How long a member waits at least that would fit its budget when others are settled. Raising the budget lets it go at once."""
 
 MemberState = Literal["done", "failed", "again"]
 
@@ -305,13 +309,17 @@ def move_on(c: Connection, batch: BatchRow, move: Move, now: int) -> BatchRow:
 
 
 def _intend(c: Connection, batch: BatchRow, now: int, actor: str, configured: Sequence[Budget]) -> int:
-    """Whoever does not fit its budgets leaves: what is done about that is decided when it asks by itself."""
+    """Whoever does not fit its budgets leaves: to wait for another batch where the budget says so, else to ask by itself and be told."""
     rows = c.run(_UNINTENDED, {"batch": batch.id, "limit": PER_ORDER})
-    for request, job_id, step, _, fingerprint, limit_key, tokens, reserved_cost, provider_model in rows:
+    for request, job_id, step, _, fingerprint, limit_key, tokens, reserved_cost, provider_model, deadline in rows:
         called = {"provider": batch.provider, "model": provider_model, "now": now}
         asked = budgets.claims(c, configured, job_id=job_id, amount=reserved_cost, tokens=tokens, **called)
         if (refusal := budgets.check(c, asked, **called)) is not None:
-            tell(c, batch, request, "left", {"class": "budget", "message": refusal.reason}, now, actor)
+            waits = refusal.until is not None and deadline is None
+            told = {"class": "budget", "message": refusal.reason}
+            tell(c, batch, request, "again" if waits else "left", told, now, actor)
+            if waits:
+                _hold(c, job_id, refusal, now, actor)
             continue
         params = {
             "job_id": job_id,
@@ -328,6 +336,13 @@ def _intend(c: Connection, batch: BatchRow, now: int, actor: str, configured: Se
         c.change(_INTENDED, {"request": request, "call_id": call_id})
         budgets.reserve(c, asked, call_id, now)
     return len(rows)
+
+
+def _hold(c: Connection, job_id: int, refusal: Refusal, now: int, actor: str) -> None:
+    """By itself it would cost twice as much, of a budget that is used up. What is in flight may be a batch, which takes its time."""
+    assert refusal.until is not None
+    held = {"held_by": f"{budgets.HELD_BY}{refusal.key}", "reason": refusal.reason}
+    c.change(_HOLD, {**held, "job_id": job_id, "until": max(refusal.until, now + HELD_MS), "now": now, "actor": actor})
 
 
 def _answer(c: Connection, batch: BatchRow, answered: Answered, now: int, actor: str) -> None:

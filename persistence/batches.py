@@ -26,6 +26,7 @@ _GROW = Prepared("batches.GROW")
 _REQUEST = Prepared("batches.REQUEST")
 _BODY = Prepared("batches.BODY")
 _SUPERSEDE = Prepared("batches.SUPERSEDE")
+_FORGET_HELD = Prepared("batches.FORGET_HELD")
 _PARK = Prepared("batches.PARK")
 _HASTEN = Prepared("batches.HASTEN")
 _PRIORITY = Prepared("batches.PRIORITY")
@@ -168,6 +169,7 @@ def join(c: Connection, lease: Lease, requests: Sequence[NewRequest], now: int, 
         return False
     for request in requests:
         c.change(_SUPERSEDE, {"job_id": lease.job_id, "step": request.step})
+        c.change(_FORGET_HELD, {"job_id": lease.job_id, "step": request.step})
         put(c, lease.job_id, request, now, actor)
     return True
 

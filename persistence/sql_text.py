@@ -60,6 +60,9 @@ DELETE FROM llm_call_completions WHERE call_id = :call_id
     "batches.FORGET_BODY": """
 DELETE FROM llm_batch_bodies WHERE request_id = :request_id
 """,
+    "batches.FORGET_HELD": """
+DELETE FROM llm_batch_requests WHERE job_id = :job_id AND step = :step AND state = 'again' AND json_extract(error, '$.class') = 'budget'
+""",
     "batches.GROUP_CALL": """
 SELECT id, coalesce(input_uncached, 0) + coalesce(cache_read, 0) + coalesce(cache_write, 0) + coalesce(output_visible, 0) + coalesce(output_reasoning, 0) + coalesce(cache_write_1h, 0), cost
     FROM llm_calls WHERE job_id = :driver AND step = :step AND state = 'completed' AND origin IS NOT 'group'
@@ -70,6 +73,10 @@ UPDATE llm_batches SET requests = requests + :requests, bytes = bytes + :bytes, 
     "batches.HASTEN": """
 UPDATE llm_jobs SET priority = max(priority, min(1000000000, :priority + 1)), run_at = CASE WHEN state = 'delayed' THEN min(run_at, :run_at) END
     WHERE id = :driver AND (state = 'delayed' OR state = 'waiting')
+""",
+    "batches.HOLD": """
+UPDATE llm_jobs SET held_by = :held_by, held_until = :until, deferrals = deferrals + 1, reason = :reason, updated_at = :now, changed_by = :actor
+    WHERE id = :job_id AND state = 'waiting'
 """,
     "batches.INTENDED": """
 UPDATE llm_batch_requests SET call_id = :call_id, state = 'sent' WHERE id = :request
@@ -151,7 +158,7 @@ UPDATE llm_jobs SET state = 'waiting_children', lease_epoch = lease_epoch + 1, l
 SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent') ORDER BY id LIMIT :limit + 0
 """,
     "batches.PAST": """
-SELECT request.job_id, request.step, count(*), max(request.state = 'left' AND request.error IS NOT NULL),
+SELECT request.job_id, request.step, sum(request.state <> 'again' OR json_extract(request.error, '$.class') IS NOT 'budget'), max(request.state = 'left' AND request.error IS NOT NULL),
         max(CASE WHEN request.state = 'failed' AND NOT EXISTS (
             SELECT 1 FROM llm_job_transitions AS log WHERE log.job_id = request.job_id AND log.at >= request.at
             AND (log.from_state = 'failed' OR log.from_state = 'cancelled')
@@ -198,7 +205,7 @@ SELECT id, job_id, step, state, model, provider_model, tokens, call_id, bytes FR
     ORDER BY id LIMIT :limit + 0
 """,
     "batches.UNINTENDED": """
-SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, provider_model FROM llm_batch_requests
+SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, provider_model, deadline FROM llm_batch_requests
     WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NULL ORDER BY id LIMIT :limit + 0
 """,
     "batches.UNSUSPECT": """

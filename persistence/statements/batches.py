@@ -90,7 +90,7 @@ FIND = text("""
 LIVE = text("SELECT count(*) FROM llm_batch_requests WHERE batch_id = :batch AND (state = 'waiting' OR state = 'sent')")
 END_REQUEST = text("UPDATE llm_batch_requests SET state = :state, error = :error WHERE id = :request")
 UNINTENDED = text("""
-    SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, provider_model FROM llm_batch_requests
+    SELECT id, job_id, step, model, fingerprint, limit_key, tokens, reserved_cost, provider_model, deadline FROM llm_batch_requests
     WHERE batch_id = :batch AND state = 'waiting' AND call_id IS NULL ORDER BY id LIMIT :limit + 0
     """)
 # The call is its job's: what it cost, it cost this job. Under a limit key of its own, because online limits do not count batches.
@@ -100,6 +100,14 @@ INTENT = text("""
     SELECT id, lease_epoch, attempt, :step, :fingerprint, :provider, :provider_model, 'batch:' || :limit_key, 'open', :tokens, :reserved_cost, :now,
         0, 'batch'
     FROM llm_jobs WHERE id = :job_id RETURNING id
+    """)
+# It waits for a budget, and joins another batch then.
+HOLD = text("""
+    UPDATE llm_jobs SET held_by = :held_by, held_until = :until, deferrals = deferrals + 1, reason = :reason, updated_at = :now, changed_by = :actor
+    WHERE id = :job_id AND state = 'waiting'
+    """)
+FORGET_HELD = text("""
+    DELETE FROM llm_batch_requests WHERE job_id = :job_id AND step = :step AND state = 'again' AND json_extract(error, '$.class') = 'budget'
     """)
 INTENDED = text("UPDATE llm_batch_requests SET call_id = :call_id, state = 'sent' WHERE id = :request")
 CALL = text("SELECT job_id, epoch FROM llm_calls WHERE id = :call_id")
@@ -194,7 +202,7 @@ FORGET_ANSWER = text("DELETE FROM llm_call_completions WHERE call_id = :call_id"
 
 # A refusal is told until a person has sent the job back: then it is to be tried again.
 PAST = text("""
-    SELECT request.job_id, request.step, count(*), max(request.state = 'left' AND request.error IS NOT NULL),
+    SELECT request.job_id, request.step, sum(request.state <> 'again' OR json_extract(request.error, '$.class') IS NOT 'budget'), max(request.state = 'left' AND request.error IS NOT NULL),
         max(CASE WHEN request.state = 'failed' AND NOT EXISTS (
             SELECT 1 FROM llm_job_transitions AS log WHERE log.job_id = request.job_id AND log.at >= request.at
             AND (log.from_state = 'failed' OR log.from_state = 'cancelled')

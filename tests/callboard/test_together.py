@@ -12,7 +12,7 @@ from callboard.actors import answer_cache
 from callboard.actors.batch_settings import BatchSettings
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import BudgetSettings, LimitSettings, ModelSettings, PriceSettings
-from callboard.persistence import costs, migrate
+from callboard.persistence import batch_orders, costs, migrate
 from callboard.persistence.engine import driver
 from callboard.persistence.version import VERSION_TABLE
 
@@ -426,3 +426,27 @@ def test_a_board_of_the_release_before_is_worked_on_after_its_upgrade(stage, tmp
     assert [call.limit_key for call in jobs[3].calls()] == ["sim/m-1"], "what meant nothing then means nothing now"
     assert len({totals(stage, by) for by in costs.BY}) == 1
     assert stage.queue.check() == []
+
+
+def test_who_does_not_fit_a_budget_with_room_later_waits_for_another_batch_and_does_not_pay_twice_as_much(
+    stage, monkeypatch
+):
+    monkeypatch.setattr(batch_orders, "HELD_MS", 100)
+    stage.simulate(batch_seconds=0)
+    models = {"m": ModelSettings(provider="sim", model="m-1", price=PriceSettings(input=1000, output=1000))}
+    budget = BudgetSettings(scope="day", dollars=0.02, action="pause")
+    company(
+        stage,
+        models=models,
+        budgets={"daily": budget},
+        batch=BatchSettings(max_age=0.05, poll=0.02, poll_cap=0.05, max_rounds=1),
+    )
+    jobs = [chat(stage, f"Item {n}. It is.", max_output=10) for n in range(3)]
+    # Each may take more than half of what there is, and takes a fifth.
+    assert [str(stage.done(job).state) for job in jobs] == ["completed"] * 3
+    assert rows(stage, "SELECT DISTINCT origin FROM llm_calls") == [("batch",)]
+    assert rows(stage, "SELECT state, count(*) FROM llm_batch_requests GROUP BY 1") == [("done", 3)]
+    more = [chat(stage, f"Thing {n}. It is.", max_output=10) for n in range(3)]
+    tomorrow = stage.queue.clock() + 1000
+    stage.until(lambda: sum((job.row().held_until or 0) > tomorrow for job in more) == 2, "two wait for the next day")
+    assert sum("budget daily" in job.why() for job in more) == 2
