@@ -128,15 +128,27 @@ def _print_costs(by: str, rows: "list[CostRow]", total: "CostRow | None") -> Non
 
 
 @click.command()
+@click.option(
+    "--drop", metavar="NAME", help="Take a budget off the board that a program or `map --max-cost` put there."
+)
 @json_option
 @config_options
-def budgets(as_json: bool, config_path: str | None, database: str | None) -> None:
-    """Show each budget: how much it is, spent, reserved by calls under way, left, and until when. Of a period only the current one."""
+def budgets(drop: str | None, as_json: bool, config_path: str | None, database: str | None) -> int:
+    """Show each budget: how much it is, spent, reserved by calls under way, left, and until when. Of a period only the current one.
+
+    Exit code 1 if --drop finds no such budget on the board; those of the configuration are changed there.
+    """
     from .records import now_ms
 
     config = read_config(config_path, database)
     now = now_ms()
     with open_queue(config) as queue:
+        if drop is not None:
+            if queue.drop_budget(drop):
+                click.echo(f"{drop} dropped")
+                return 0
+            click.echo(f"callboard: there is no budget {drop!r} on the board", err=True)
+            return 1
         standings = [s for s in queue.budgets() if s.until is None or s.until > now]
     known = {standing.budget for standing in standings}
     standings += [
@@ -147,8 +159,9 @@ def budgets(as_json: bool, config_path: str | None, database: str | None) -> Non
 
         for standing in standings:
             click.echo(json_line(_standing_json(standing)))
-        return
-    _print_budgets(standings)
+    else:
+        _print_budgets(standings)
+    return 0
 
 
 def _is_of(name: str, budget: str) -> bool:

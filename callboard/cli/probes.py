@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 
-from callboard.actors.providers.key_sources import key_now, source_now
 from callboard.actors.providers.keys import KeyUnavailableError, Secret, redact
 from callboard.actors.providers.settings import ProviderSettings
 
@@ -30,6 +29,8 @@ def _short(place: str) -> str:
 
 def examine_key(provider: ProviderSettings, *, needed: bool) -> tuple[Finding | None, Secret | None]:
     """Look for the provider's key. It is wrong for it to be missing only where a configured model needs it."""
+    from callboard.actors.providers.key_sources import key_now, source_now  # with asyncio, which --help needs not
+
     area = f"provider {provider.name}"
     source = " or ".join(_short(place) for place in provider.key_places())
     try:

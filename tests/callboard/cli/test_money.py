@@ -245,6 +245,8 @@ def test_budgets_of_the_board_are_shown_before_they_are_used(cli, here):
             ("run-7", 5_000_000_000, None),
         ]
     assert "run-7" in cli("budgets").out
+    assert (cli("budgets", "--drop", "run-7").out, cli("budgets", "--drop", "run-7").code) == ("run-7 dropped\n", 1)
+    assert "run-7" not in cli("budgets").out
 
 
 def test_what_was_never_sent_has_no_unknown_cost(cli, provider, here):
