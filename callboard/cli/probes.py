@@ -29,7 +29,7 @@ def _short(place: str) -> str:
 
 def examine_key(provider: ProviderSettings, *, needed: bool) -> tuple[Finding | None, Secret | None]:
     """Look for the provider's key. It is wrong for it to be missing only where a configured model needs it."""
-    from callboard.actors.providers.key_sources import key_now, source_now  # with asyncio, which --help needs not
+    from callboard.actors.providers.key_sources import key_now  # with asyncio, which --help needs not
 
     area = f"provider {provider.name}"
     source = " or ".join(_short(place) for place in provider.key_places())
@@ -63,6 +63,8 @@ def examine_provider(provider: ProviderSettings, key: Secret | None, *, needed: 
             f"{provider.base_url} cannot be reached: {said}",
             "check base_url, the network, and proxy if there is one",
         )
+    from callboard.actors.providers.key_sources import source_now
+
     shown = f"with a key from {_short(source_now(provider, os.environ) or '')}" if key else "without a key"
     if status in (401, 403) or (status == 400 and provider.wire == "gemini"):  # which is how Gemini refuses a key
         return Finding(
