@@ -286,6 +286,7 @@ def test_the_sums_of_costs_agree_by_every_dimension_and_with_the_provider(stage)
             provider="sim", model="m-1", price=PRICE, fallback=("n",), fallback_on=("overloaded", "refusal")
         ),
         "n": ModelSettings(provider="sim", model="m-2", price=PriceSettings(input=3.0, output=5.0)),
+        "e": ModelSettings(provider="sim", model="e-1", price=PRICE),
     }
 
     def steps(ctx):
@@ -297,7 +298,7 @@ def test_the_sums_of_costs_agree_by_every_dimension_and_with_the_provider(stage)
     jobs = [chat(stage, "Cats sleep.", options={"cache": 60}, tag="a") for _ in range(3)]
     jobs += [chat(stage, f"Batch item {n}.", tag="a" if n % 2 else None) for n in range(5)]
     jobs += [chat(stage, f"Online item {n}.", options=None) for n in range(3)]
-    jobs += [stage.queue.add("embed", {"input": f"text {n}"}, tag="e") for n in range(6)]
+    jobs += [stage.queue.add("embed", {"input": f"text {n}"}, tag="e", model="e") for n in range(6)]
     jobs += [stage.queue.add("steps", {}, options=BATCH, tag="b"), stage.queue.add("steps", {}, options={"cache": 9})]
     assert {str(stage.done(job).state) for job in jobs} == {"completed"}
     stage.until(
