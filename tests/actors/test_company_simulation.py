@@ -128,7 +128,7 @@ def test_a_lease_lost_at_each_place_leaves_nothing_behind(company, how):
     assert struck > 20
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.soak) for part in (2, 3))])
 def test_a_single_crash_at_each_place_loses_nothing(company, part):
     """One crash per place, so that every message of the protocol is lost once on either side of its delivery."""
     everywhere = places(company, [1])

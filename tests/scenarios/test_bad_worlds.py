@@ -71,13 +71,13 @@ def no_version(world: Any) -> None:
     ("spoil", "says"),
     [
         (read_only_file, "may not be written by this user"),
-        (read_only_directory, "may not be written by this user"),
+        pytest.param(read_only_directory, "may not be written by this user", marks=pytest.mark.soak),
         (directory_without_a_database, "no permission to create"),
-        (no_directory, "is not a directory"),
+        pytest.param(no_directory, "is not a directory", marks=pytest.mark.soak),
         (not_a_database, "is not a database or is damaged"),
-        (damaged, "is not a database or is damaged"),
+        pytest.param(damaged, "is not a database or is damaged", marks=pytest.mark.soak),
         (newer, "tables of version 9999, this release knows up to"),
-        (no_version, "not a board, or a damaged one"),
+        pytest.param(no_version, "not a board, or a damaged one", marks=pytest.mark.soak),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -264,10 +264,11 @@ def quiet(caplog):
     caplog.set_level("CRITICAL")
 
 
+HUNDRED_SEEDS = [0, 1, *(pytest.param(batch, marks=pytest.mark.soak) for batch in (2, 3))]
 LIMITS = {"requests_per_minute": 6, "tokens_per_minute": 60, "concurrency": 3}
 
 
-@pytest.mark.parametrize("batch", range(4))
+@pytest.mark.parametrize("batch", HUNDRED_SEEDS)
 def test_never_over_the_limit_and_everything_done_under_any_seed(tools, batch):
     for seed in range(batch * 25, batch * 25 + 25):
         world = World(seed, tools, jobs=20, runners=5, window=8.0, **LIMITS).play()
@@ -276,7 +277,7 @@ def test_never_over_the_limit_and_everything_done_under_any_seed(tools, batch):
         assert len(world.provider.counted) == 20
 
 
-@pytest.mark.parametrize("batch", range(4))
+@pytest.mark.parametrize("batch", HUNDRED_SEEDS)
 def test_never_over_the_limit_when_limiters_and_runners_crash(tools, batch):
     limiter_crashes = runner_crashes = 0
     for seed in range(1000 + batch * 25, 1000 + batch * 25 + 25):
