@@ -93,7 +93,9 @@ class ProviderActor(Actor):
     shares_thread: ClassVar[bool] = True
     waits_at_ends: ClassVar[bool] = True  # for the engine's thread
 
-    def __init__(self, system: ActorSystem, *, provider: str, make_engine: Callable[[], Engine], at_once: bool = True) -> None:
+    def __init__(
+        self, system: ActorSystem, *, provider: str, make_engine: Callable[[], Engine], at_once: bool = True
+    ) -> None:
         super().__init__(system)
         self._at_once = at_once
         self._provider = provider

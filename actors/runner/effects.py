@@ -141,4 +141,15 @@ class ShowProgress:
     message: str | None = None
 
 
-Effect = CallModel | Embed | InputsPerCall | KeepValue | ShowProgress | SpawnChildren | KeepSummary | OrderOnBoard | Exchange | ComeBack
+Effect = (
+    CallModel
+    | Embed
+    | InputsPerCall
+    | KeepValue
+    | ShowProgress
+    | SpawnChildren
+    | KeepSummary
+    | OrderOnBoard
+    | Exchange
+    | ComeBack
+)

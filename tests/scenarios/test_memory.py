@@ -8,7 +8,17 @@ import pytest
 from callboard.actors.settings import LimitSettings
 
 LIMIT_MB = 50
-NEVER_LOADED = ("sqlalchemy", "alembic", "mako", "rich", "pygments", "multiprocessing", "unittest", "pydantic", "jsonschema")
+NEVER_LOADED = (
+    "sqlalchemy",
+    "alembic",
+    "mako",
+    "rich",
+    "pygments",
+    "multiprocessing",
+    "unittest",
+    "pydantic",
+    "jsonschema",
+)
 
 
 def peak_mb(worker: Any) -> float:
