@@ -1,6 +1,8 @@
 """A real board in a file or in memory, and shorthands for putting jobs on it and taking them off."""
 
+import multiprocessing
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,10 @@ def board(url: str, path: Path, empty_board: Path) -> Iterator[Board]:
     board.queue.close()
     board.c.close()
     database.close()
+
+
+@pytest.fixture
+def spawn(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """New processes that find the tests' modules however pytest was started. Last on the path, so that the package is found as ever."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
+    return multiprocessing.get_context("spawn")

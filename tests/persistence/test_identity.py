@@ -1,7 +1,6 @@
 """One key one job, one name one live job, the last word, the first word: also when processes race."""
 
 import itertools
-import multiprocessing
 import sqlite3
 
 import pytest
@@ -173,9 +172,8 @@ def _race(path, barrier, results, name):
         results.put(ids)
 
 
-def test_processes_that_race_come_to_the_same_jobs(path):
+def test_processes_that_race_come_to_the_same_jobs(path, spawn):
     JobQueue(path).counts()
-    spawn = multiprocessing.get_context("spawn")
     barrier, results = spawn.Barrier(2), spawn.Queue()
     racers = [spawn.Process(target=_race, args=(path, barrier, results, name)) for name in ("a", "b")]
     for racer in racers:

@@ -1,7 +1,5 @@
 """Jobs that recur: each occurrence once, whoever adds it, whatever the clock does, however long nobody was there."""
 
-import multiprocessing
-
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -226,10 +224,9 @@ def _fire_in_a_race(path, barrier, now):
     database.close()
 
 
-def test_two_workers_that_race_add_each_occurrence_once(board, path):
+def test_two_workers_that_race_add_each_occurrence_once(board, path, spawn):
     for number in range(5):
         board.queue.schedule(f"s{number}", "chat", every=60, catch_up="all")
-    spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(2)
     workers = [spawn.Process(target=_fire_in_a_race, args=(path, barrier, board.now)) for _ in range(2)]
     for worker in workers:
