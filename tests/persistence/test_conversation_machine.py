@@ -243,7 +243,7 @@ class TurnMachine(RuleBasedStateMachine):
 
 TestTurns = TurnMachine.TestCase
 TestTurns.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

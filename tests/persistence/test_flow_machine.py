@@ -244,5 +244,5 @@ class FlowMachine(base.BoardMachine):  # type: ignore[misc, name-defined]  # loa
 
 TestFlows = FlowMachine.TestCase
 TestFlows.settings = settings(
-    max_examples=60, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

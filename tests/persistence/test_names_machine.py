@@ -159,5 +159,5 @@ class NamesMachine(RuleBasedStateMachine):
 
 TestNames = NamesMachine.TestCase
 TestNames.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

@@ -469,5 +469,5 @@ class BoardMachine(RuleBasedStateMachine):
 
 TestBoard = BoardMachine.TestCase
 TestBoard.settings = settings(
-    max_examples=60, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

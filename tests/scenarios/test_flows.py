@@ -28,6 +28,7 @@ def agent_config(world: Any, simulator: Any, **settings: Any) -> tuple[Any, dict
     return config, {"env": {"PYTHONPATH": str(world.directory)}}
 
 
+@pytest.mark.soak
 def test_an_agent_killed_after_every_step_comes_to_the_same_end_and_pays_once(world: Any) -> None:
     simulator = world.simulate(latency=0.02)
     # One runner: of several in flight, one would die with its process so often that it is convicted, which is tested elsewhere.

@@ -70,7 +70,7 @@ def test_a_spawned_worker_is_a_child_process_in_a_session_of_its_own(world: Any)
         assert worker.wait(30) == 0
 
 
-@pytest.mark.parametrize("end", ["SIGKILL", "os._exit"])
+@pytest.mark.parametrize("end", ["SIGKILL", pytest.param("os._exit", marks=pytest.mark.soak)])
 def test_when_the_host_dies_its_worker_ends_and_another_finishes_its_jobs(world: Any, end: str) -> None:
     simulator = world.simulate(faults=({"fault": {"kind": "stall", "n": 1}, "times": 2},))
     world.add_chats(2)

@@ -3,6 +3,8 @@
 import signal
 from typing import Any
 
+import pytest
+
 
 def test_a_worker_stopped_past_its_lease_writes_nothing_to_the_job_that_was_given_to_another(world: Any) -> None:
     simulator = world.simulate(tokens_per_second=12)
@@ -39,6 +41,7 @@ def everything_of(world: Any, job_id: int) -> list[Any]:
     return [world.rows(f"SELECT * FROM {table} WHERE {column} = ?", job_id) for table, column in tables.items()]
 
 
+@pytest.mark.soak
 def test_a_zombie_with_a_whole_answer_does_not_finish_the_job_under_the_worker_that_has_it_now(world: Any) -> None:
     simulator = world.simulate(tokens_per_second=12, faults=({"fault": {"kind": "barrier", "n": 9}, "after": 1},))
     config = world.config(simulator, runners=1, lease_ttl=1.0)

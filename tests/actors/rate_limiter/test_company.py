@@ -314,7 +314,7 @@ def test_one_larger_than_the_limit_is_not_starved_by_a_stream_of_small_ones(tool
     ("limits", "jobs", "tokens"),
     [
         ({"requests_per_minute": 60}, 320, (1, 1)),
-        ({"tokens_per_minute": 100_000}, 500, (200, 2000)),
+        pytest.param({"tokens_per_minute": 100_000}, 500, (200, 2000), marks=pytest.mark.soak),
         ({"tokens_per_minute": 100_000}, 120, (5000, 5000)),
     ],
     ids=["60 rpm", "100k tpm", "100k tpm, large calls"],

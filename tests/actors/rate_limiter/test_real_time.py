@@ -84,7 +84,12 @@ class Caller(Actor):
 
 
 @pytest.mark.parametrize(
-    "limits", [{"rpm": 20}, {"tpm": 20 * TOKENS}, {"rpm": 20, "tpm": 21 * TOKENS, "concurrency": 3}], ids=str
+    "limits",
+    [
+        {"rpm": 20, "tpm": 21 * TOKENS, "concurrency": 3},
+        *(pytest.param(alone, marks=pytest.mark.soak) for alone in ({"rpm": 20}, {"tpm": 20 * TOKENS})),
+    ],
+    ids=str,
 )
 def test_a_real_server_never_counts_more_than_its_limit(limits):
     numbers, done = queue.SimpleQueue(), queue.SimpleQueue()

@@ -1,7 +1,7 @@
 """How a handler's end becomes a verdict."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callboard.actors.messages import Complete, Fail, RetryLater
@@ -16,6 +16,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(json_values)
 def test_whatever_has_a_json_form_is_a_result(value):
     assert result_verdict(value) == Complete(value)

@@ -8,6 +8,8 @@ before them are ready; and the same seed does the same again.
 from collections import Counter
 from random import Random
 
+import pytest
+
 from callboard.actors.kernel.actor import Actor
 from callboard.actors.kernel.messages import Crashed, Down, Shutdown
 from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler
@@ -16,7 +18,8 @@ from callboard.actors.supervisor.messages import ChildDown, ChildStarted, StartC
 from callboard.actors.supervisor.spec import Backoff, ChildSpec, Intensity, Restart, Strategy
 from callboard.actors.supervisor.supervisor import EscalatedError, SupervisorActor
 
-SEEDS = 1000
+SEEDS = 400
+SOAK_SEEDS = 1000
 BACKOFF = Backoff(base=0.5, cap=4.0, min_uptime=5.0)
 INTENSITY = Intensity(max_restarts=6, within=20.0, max_consecutive=4)
 TREE = ["store", "limiter", "runners", "dispatcher"]
@@ -125,17 +128,20 @@ def run(seed):
     return whole, sum(system.births.values()), simulation.trace
 
 
-def test_a_thousand_interleavings_with_crashes(caplog):
+@pytest.mark.parametrize(
+    "seeds", [range(SEEDS), pytest.param(range(SEEDS, SOAK_SEEDS), marks=pytest.mark.soak)], ids=str
+)
+def test_interleavings_with_crashes(caplog, seeds):
     caplog.set_level("CRITICAL", logger="callboard")
     outcomes, lives = Counter(), 0
-    for seed in range(SEEDS):
+    for seed in seeds:
         whole, born, _ = run(seed)
         outcomes[whole] += 1
         lives += born
     # Both ends must occur often, or this test shows less than it says.
-    assert outcomes[True] > SEEDS / 5
-    assert outcomes[False] > SEEDS / 20
-    assert lives > SEEDS * 6
+    assert outcomes[True] > len(seeds) / 5
+    assert outcomes[False] > len(seeds) / 20
+    assert lives > len(seeds) * 6
 
 
 def test_the_same_seed_does_the_same_again(caplog):

@@ -151,7 +151,7 @@ def test_failed_rows_are_named_and_tried_again_only_when_asked(cli, provider, ro
     assert [prompts(provider).count(text) for text in ROWS] == [1, 1, 1, 2, 1, 1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_stopped_it_writes_what_is_there_and_resumes(cli, provider, rows, here, how):
     provider.faults({"match": {"contains": "Row 4"}, "fault": {"kind": "stall", "n": -1}, "times": 1})
     (here / "callboard.toml").write_text(
