@@ -159,8 +159,11 @@ def test_a_day_s_count_survives_the_worker(world: Any) -> None:
     worker.kill()
     world.start(config)
     held = "SELECT count(*), min(held_until), min(held_by) FROM llm_jobs WHERE state = 'waiting' AND held_until > ?"
-    # Calls that the dead had under way were made, and are charged; they are made again out of what is left.
-    world.until(lambda: len(simulator.journal()) == 12 and world.rows(held, world.now_ms())[0][0], "the day is used up")
+    # Calls that the dead had under way are charged, whether or not they had left; they are made again out of what is left.
+    charged = "SELECT sum(requests) FROM llm_limit_days"
+    world.until(lambda: world.rows(charged) == [(12,)] and world.rows(held, world.now_ms())[0][0], "the day is used up")
+    ((unknown,),) = world.rows("SELECT count(*) FROM llm_calls WHERE state = 'unknown'")
+    assert 12 - unknown <= len(simulator.journal()) <= 12
     ((_, until_ms, key),) = world.rows(held, world.now_ms())
     midnight = datetime.fromtimestamp(until_ms / 1000, ZoneInfo("America/Los_Angeles"))
     assert (key, midnight.hour, midnight.minute) == ("sim/model-1", 0, 0)
