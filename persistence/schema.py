@@ -282,7 +282,6 @@ calls = Table(
     sqlite_autoincrement=True,
 )
 Index("llm_calls_job", calls.c.job_id, calls.c.step)
-Index("llm_calls_limit", calls.c.limit_key, calls.c.sent_at)
 # The rule that money rests on: a step of a job has at most one completion, for ever.
 Index("llm_calls_once", calls.c.job_id, calls.c.step, unique=True, sqlite_where=text("state = 'completed'"))
 Index("llm_calls_open", calls.c.job_id, sqlite_where=text("state = 'open'"))

@@ -1845,9 +1845,6 @@ CREATE INDEX llm_calls_in_flight ON llm_calls (limit_key) WHERE state = 'open'
 CREATE INDEX llm_calls_job ON llm_calls (job_id, step)
 """,
     """
-CREATE INDEX llm_calls_limit ON llm_calls (limit_key, sent_at)
-""",
-    """
 CREATE UNIQUE INDEX llm_calls_once ON llm_calls (job_id, step) WHERE state = 'completed'
 """,
     """

@@ -7,7 +7,7 @@ tokeniser would need a download per model family. Pure.
 import json
 import math
 
-from .model import AnyRequest, EmbeddingRequest, Request
+from .model import AnyRequest, EmbeddingRequest
 from .parts import Image, Text, part_to_json
 
 BYTES_PER_TOKEN = 3
@@ -38,15 +38,6 @@ def estimate_input_tokens(request: AnyRequest) -> int:
             size += _size(json.dumps(more, ensure_ascii=False, default=str))
     size += sum(_size(tool.name) + _size(tool.description) for tool in request.tools)
     return math.ceil(size / BYTES_PER_TOKEN) + IMAGE_TOKENS * images + TOKENS_PER_MESSAGE * len(request.messages)
-
-
-def estimate_output_tokens(request: Request, *, default: int, average: float | None = None) -> int:
-    """Return the output tokens to reserve: half as much again as the recent `average` of such calls, never above the request's limit.
-
-    `default` stands in for a request without a limit.
-    """
-    limit = default if request.max_output is None else request.max_output
-    return limit if average is None else min(limit, math.ceil(average * 1.5))
 
 
 def _size(text: str) -> int:

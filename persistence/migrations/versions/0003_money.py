@@ -10,6 +10,7 @@ down_revision = "0002"
 
 # Written out, not taken from `schema`: what this revision made stays what it made.
 STATEMENTS = (
+    "DROP INDEX llm_calls_limit",
     "ALTER TABLE llm_jobs ADD COLUMN root_id INTEGER",
     "ALTER TABLE llm_limit_holds ADD COLUMN kind TEXT DEFAULT 'rate' NOT NULL",
     "ALTER TABLE llm_calls ADD COLUMN cache_write_1h INTEGER",
