@@ -121,7 +121,10 @@ def _print_costs(by: str, rows: "list[CostRow]", total: "CostRow | None") -> Non
         "unknown",
         "saved",
     )
-    columns: list[tuple[str, Justify]] = [(by, "left"), *((heading, "right") for heading in headings)]
+    columns: list[tuple[str, Justify]] = [
+        ("day (UTC)" if by == "day" else by, "left"),
+        *((heading, "right") for heading in headings),
+    ]
     # Four of them are empty as a rule, and then only make the table broader than a terminal.
     used = [n for n in range(len(columns)) if n < 6 or any(row[n] for row in table)]
     print_table([columns[n] for n in used], [[row[n] for n in used] for row in table])
@@ -225,7 +228,7 @@ def _print_budgets(standings: "list[Standing]") -> None:
                 count(s.tokens_spent)
                 + (f" + {count(s.tokens_reserved)} reserved" if s.tokens_reserved else "")
                 + ("" if s.token_cap is None else f" of {count(s.token_cap)}"),
-                "" if s.until is None else shown(s.until)[:16],
+                "" if s.until is None else shown(s.until, "minutes"),
             ]
             for s in standings
         ],

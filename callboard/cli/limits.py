@@ -83,7 +83,7 @@ def _lines(one: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
     lines = [(f"{_NAMES[name]} per minute", told) for name, told in one["minute"].items()]
     ends = one["day"].get("ends_ms")
-    until = f" until {moment(ends)[:16]}" if ends is not None else ""
+    until = f" until {moment(ends, 'minutes')}" if ends is not None else ""
     lines += [(f"{_NAMES[name]} per day{until}", told) for name, told in one["day"].items() if name in _NAMES]
     lines.append(("calls in flight", one["concurrency"]))
     return [(what, count(told["used"]), count(told["limit"]), count(told["free"])) for what, told in lines]

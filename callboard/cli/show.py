@@ -87,7 +87,7 @@ def _print_report(job: "Job") -> None:
     from .family import family_lines
     from .follow import answer_text
     from .records import call_tokens, now_ms, took
-    from .text import count, duration, json_line, moment, money, one_line, plain
+    from .text import count, duration, json_line, moment, money, one_line, plain, time_of_day
 
     row = job.row()
     out = console()
@@ -148,7 +148,7 @@ def _print_report(job: "Job") -> None:
                     call.step,
                     f"{call.provider}:{call.model}",
                     call.state,
-                    moment(call.sent_at)[11:23],
+                    time_of_day(call.sent_at),
                     "-" if call.first_token_ms is None else duration(call.first_token_ms / 1000),
                     "-" if call.finished_at is None else duration((call.finished_at - call.sent_at) / 1000),
                     *(count(tokens) for tokens in call_tokens(call)),

@@ -35,11 +35,16 @@ def json_line(value: Any, *, indent: int | None = None) -> str:
     return _CONTROLS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def moment(at_ms: int | None) -> str:
-    """Epoch milliseconds as local time, ISO 8601, to the millisecond."""
+def moment(at_ms: int | None, to: str = "milliseconds") -> str:
+    """Epoch milliseconds as local time, ISO 8601, to the millisecond or `to` the minute or second; always with the zone, as its distance from UTC."""
     if at_ms is None:
         return "-"
-    return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().isoformat(sep=" ", timespec=to)
+
+
+def time_of_day(at_ms: int | None) -> str:
+    """As `moment`, without the day."""
+    return moment(at_ms).rpartition(" ")[2]
 
 
 def iso(at_ms: int | None) -> str | None:

@@ -1,6 +1,7 @@
 """`callboard limits`, and what doctor says of holds: from the database alone."""
 
 import json
+import re
 import time
 
 import pytest
@@ -73,6 +74,7 @@ def test_each_key_is_shown(cli, used):
         "one job waits, for ",
     ):
         assert text in table
+    assert re.search(r"requests per day until \S+ \d\d:\d\d[+-]\d\d:\d\d ", table), "the end of the day names its zone"
 
 
 def test_a_board_without_limits(cli):

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -68,6 +69,7 @@ def test_map_says_what_it_may_cost_and_stops_at_max_cost(cli, priced, rows, here
     assert (model["model"], model["calls"], model["unpriced"]) == ("local:m-1", 12, 0)
     assert model["cost_usd"] == pytest.approx(billed(priced))
     days = cli("costs", "--by", "day", "--since", "1h").out
+    assert days.startswith("day (UTC)")
     assert "12" in days.splitlines()[1]
     assert "all" in days.splitlines()[-1]
     assert cli("costs", "--since", "2200-01-01").err == "callboard: no calls\n"
@@ -122,7 +124,9 @@ def test_budgets_of_the_configuration_are_shown_before_they_are_used(cli, priced
     (shown,) = [json.loads(line) for line in cli("budgets", "--json").out.splitlines()]
     assert (shown["budget"], shown["limit_usd"], shown["left_usd"]) == ("daily", 5, 5)
     assert shown["until"].endswith("T00:00:00.000+00:00")
-    assert "$5.00" in cli("budgets").out
+    shown = cli("budgets").out
+    assert "$5.00" in shown
+    assert re.search(r"\d\d:\d\d[+-]\d\d:\d\d$", shown.rstrip()), "the end of the day names its zone"
 
 
 @pytest.mark.parametrize("when", ["yesterday", "7", "d", "2026-13-01"])

@@ -1,12 +1,13 @@
 """What is shown to people is harmless, and numbers read as they should."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callboard.cli.text import duration, json_line, money, one_line, plain
+from callboard.cli.text import duration, json_line, moment, money, one_line, plain, time_of_day
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,20 @@ def test_money(nano, shown):
 )
 def test_duration(seconds, shown):
     assert duration(seconds) == shown
+
+
+@pytest.fixture
+def in_kolkata(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_time_names_its_zone_however_short_it_is(in_kolkata):
+    at = 1_767_000_000_123
+    assert moment(at) == "2025-12-29 14:50:00.123+05:30"
+    assert moment(at, "minutes") == "2025-12-29 14:50+05:30"
+    assert time_of_day(at) == "14:50:00.123+05:30"
+    assert (moment(None), time_of_day(None)) == ("-", "-")
