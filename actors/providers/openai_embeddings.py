@@ -11,7 +11,7 @@ from .model import CallError, EmbeddingRequest, Embeddings, LimitSnapshot, Usage
 from .openai_shared import limits_of, request_headers, request_id_of
 from .parts import vector_from_base64
 from .settings import ProviderSettings
-from .vectors import check_inputs, choose_options
+from .vectors import all_finite, check_inputs, choose_options
 
 _OWNED = frozenset({"model", "input", "encoding_format", "dimensions"})
 
@@ -73,7 +73,7 @@ def _in_order(items: list[Any], inputs: int) -> "tuple[array[float], ...] | str"
             return f"vector {place} names index {index!r:.20}, which is not one of {inputs} inputs or was there before"
         vector = _vector(item.get("embedding"))
         if vector is None:
-            return f"vector {index} is neither base64 of 32-bit floats nor a list of numbers"
+            return f"vector {index} is neither base64 of finite 32-bit floats nor a list of such numbers"
         found[index] = vector
     if len(found) != inputs:
         missing = next(index for index in range(inputs) if index not in found)
@@ -88,7 +88,7 @@ def _vector(value: Any) -> "array[float] | None":
         vector = vector_from_base64(value) if isinstance(value, str) else array("f", value)
     except (ValueError, TypeError, OverflowError):
         return None
-    return vector if len(vector) else None
+    return vector if len(vector) and all_finite(vector) else None
 
 
 def _usage(value: Any) -> Usage | None:

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from .errors import refused
@@ -52,7 +53,17 @@ def read_vectors(items: Any, inputs: int, numbers: Callable[[Any], Any]) -> "tup
             return f"vector {place} is not a list of numbers"
         if not vector:
             return f"vector {place} is empty, or is not a list of numbers"
+        if not all_finite(vector):
+            return f"vector {place} holds what is no finite 32-bit number"
         found.append(vector)
     if len({len(vector) for vector in found}) > 1:
         return "the vectors are of different lengths"
     return tuple(found)
+
+
+def all_finite(vector: "array[float]") -> bool:
+    """Whether there is no NaN and no infinity in it: neither can be compared with another vector, nor written as JSON.
+
+    One sum tells: no number of finite 32-bit ones comes near the largest 64-bit one.
+    """
+    return isfinite(sum(vector))

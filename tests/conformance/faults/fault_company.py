@@ -1,4 +1,4 @@
-"""A whole company performs one job for each fault of a wire, all at once, and what became of each is told."""
+"""A whole company performs one job for each fault of a part (a wire's chats, its embeddings, …), all at once, and what became of each is told."""
 
 import contextlib
 import time
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import fault_kinds
-from fault_acts import answers
-from fault_bodies import WIRES
 from fault_kinds import End, Fault
+from fault_own import Misbehaving
+from fault_parts import Part
 from fault_server import FaultServer
 
 from callboard import Config, JobQueue, Supervisor
-from callboard.actors.providers import call, direct, http_client, ndjson, network, sse
+from callboard.actors.providers import call, direct, http_client, ndjson, network, own, sse
 from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.batch_settings import EmbeddingSettings
 from callboard.actors.settings import ModelSettings, PriceSettings, RetrySettings, RunnerSettings
 from callboard.persistence.engine import (
     driver,
@@ -51,40 +52,51 @@ def make_smaller(patch, trusted):
     patch.setattr(http_client, "shared_tls_context", lambda: ssl.create_default_context(cafile=trusted))
     patch.setitem(direct.TIMEOUTS, "connect", 1.0)
     patch.setattr(call, "MAX_BODY_BYTES", fault_kinds.MAX_BODY)
+    patch.setattr(own, "MAX_ANSWER_CHARS", fault_kinds.MAX_BODY)
+    patch.setattr(own, "TIDY_SECONDS", 0.2)
     for module, decoder in ((sse, "SSEDecoder"), (ndjson, "NDJSONDecoder")):
         made = getattr(module, decoder).__init__
         patch.setitem(made.__kwdefaults__, "max_bytes", fault_kinds.MAX_EVENT)
 
 
-def play(wire: str, faults: list[Fault], path, certificates) -> dict[str, Seen]:
+def play(part: Part, faults: list[Fault], path, certificates) -> dict[str, Seen]:
     """Perform the jobs; what became of them, by the names of their faults."""
 
     def acting(fault):
         async def act(peer):
-            await (answers if fault.once and peer.number > 1 else fault.act)(peer, wire)
+            await (part.good if fault.once and peer.number > 1 else fault.act)(peer, part.wire)
 
         return act
 
+    if part.wire == "own":
+        classes = {fault.name: Misbehaving(fault, part.good) for fault in faults}
+        return _perform(part, faults, path, None, classes)
     server = FaultServer({fault.name: acting(fault) for fault in faults if fault.act is not None}, certificates)
     try:
-        return _perform(wire, faults, path, server)
+        return _perform(part, faults, path, server, {})
     finally:
         server.close()
 
 
-def _perform(wire, faults, path, server):
+def _perform(part, faults, path, server, classes):
     providers, models = {}, {}
     for fault in faults:
+        models[fault.name] = ModelSettings(
+            provider=fault.name, model="m", price=PriceSettings(input=1.0, output=1.0), max_output=100
+        )
+        if fault.name in classes:
+            continue
         scheme, port = fault.where
         host = "localhost" if scheme == "https" else "127.0.0.1"
         url = fault.url or f"{scheme}://{host}:{server.ports[port]}"
         providers[fault.name] = ProviderSettings(
-            name=fault.name, wire=wire, base_url=f"{url}/{fault.name}{WIRES[wire].BASE}", key_env="FAULTS_KEY"
+            name=fault.name,
+            wire=part.wire,
+            base_url=f"{url}/{fault.name}{part.base}",
+            key_env="FAULTS_KEY",
+            background=part.background,
         )
-        models[fault.name] = ModelSettings(
-            provider=fault.name, model="m", price=PriceSettings(input=1.0, output=1.0), max_output=100
-        )
-    file = path / f"{wire}.db"
+    file = path / f"{part.name}.db"
     config = Config(
         database=f"sqlite:///{file}",
         providers=providers,
@@ -94,29 +106,31 @@ def _perform(wire, faults, path, server):
         poll_interval=0.02,
         park_after=0.2,
         synchronous="NORMAL",
+        embeddings=EmbeddingSettings(group=False),
     )
     with JobQueue(config.database, synchronous="NORMAL", poll_interval=0.01) as board:
         jobs = {
             fault.name: board.add(
-                "chat",
-                {"prompt": "Say something."},
+                fault.job or part.job,
+                dict(fault.data) if fault.job else {**part.data, **fault.data},
                 model=fault.name,
                 max_attempts=fault.attempts,
                 options=dict(fault.options),
             )
             for fault in faults
         }
-        supervisor = Supervisor(config)
+        supervisor = Supervisor(config, providers=classes)
         supervisor.start()
         try:
             deadline = time.monotonic() + PATIENCE
             while left := _unsettled(file, jobs, faults):
-                assert time.monotonic() < deadline, f"{wire}: no end of {left}"
+                assert time.monotonic() < deadline, f"{part.name}: no end of {left}"
                 time.sleep(0.02)  # paces the looks; what ends the wait is what is seen
         finally:
             supervisor.stop(0.0)
         holds = _holds(file)
-        return {fault.name: _seen(jobs[fault.name], fault, holds, server.seen[fault.name]) for fault in faults}
+        requests = {name: made.calls for name, made in classes.items()} if server is None else server.seen
+        return {fault.name: _seen(jobs[fault.name], part, fault, holds, requests[fault.name]) for fault in faults}
 
 
 def _unsettled(file, jobs, faults):
@@ -143,14 +157,16 @@ def _hold(holds, name):
     return next((hold for hold in holds if hold[0] in (name, f"{name}/m")), None)
 
 
-def _seen(job, fault, holds, requests):
+def _seen(job, part, fault, holds, requests):
     row, calls = job.row(), job.calls()
     last, hold = calls[-1], _hold(holds, fault.name)
     told = last.error or {}
     if row.state == "completed":
-        full = job.result["text"] == fault.says
+        full = part.whole(job.result, fault.says)
         return Seen(
-            End("completed", last.finish, requests, row.failures, usage=last.output_visible is not None, text=full),
+            End(
+                "completed", last.finish or "", requests, row.failures, usage=last.output_visible is not None, text=full
+            ),
             0.0,
             None,
         )

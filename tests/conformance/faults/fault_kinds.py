@@ -7,6 +7,7 @@ from typing import Any
 import fault_bodies as wires
 
 Act = Callable[[Any, str], Awaitable[None]]
+"""What a server does with a request, given as a `Peer`, at a wire. What a host's own class does instead: see `fault_own`."""
 MAX_EVENT, MAX_BODY = 64 * 1024, 256 * 1024
 """The caps that hold while the table is played: the real ones are 16 MB and 64 MB."""
 
@@ -36,20 +37,25 @@ class End:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row. `where`: the port that plays it, `url` a base URL instead. `only`: the wires it is for. `but`: where a wire's end is another one."""
+    """One row. `where`: the port that plays it, `url` a base URL instead. `only`: the parts it is for. `but`: where a part's end is another one.
+
+    `data` is what the job says beside what every job of its part does; with a `job`, a type of its own, it is all that it says.
+    """
 
     name: str
     group: str
     does: str
     end: End
-    act: Act | None = None
+    act: Any = None
     where: tuple[str, str] = ("http", "http")
     url: str = ""
     once: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    job: str = ""
     only: tuple[str, ...] = wires.NAMES
     but: Mapping[str, End] = field(default_factory=dict)
-    says: str = wires.TEXT
+    says: Any = wires.TEXT
     attempts: int = 2
 
     def end_at(self, wire: str) -> End:
