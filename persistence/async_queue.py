@@ -279,6 +279,7 @@ class AsyncJobQueue:
     costs = _verb(JobQueue.costs)
     tree_cost = _verb(JobQueue.tree_cost)
     budgets = _verb(JobQueue.budgets)
+    board_budgets = _verb(JobQueue.board_budgets)
     set_budget = _verb(JobQueue.set_budget)
     drop_budget = _verb(JobQueue.drop_budget)
     set_job_budget = _verb(JobQueue.set_job_budget)

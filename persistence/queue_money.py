@@ -4,10 +4,11 @@ import math
 from typing import TYPE_CHECKING
 
 from .errors import InvalidJobError, JobNotFoundError
+from .new_job import MAX_BUDGET
 from .queue_connections import QueueConnections
 
 if TYPE_CHECKING:
-    from .budgets import Standing
+    from .budgets import Budget, Standing
     from .cache import CacheStatus
     from .costs import CostRow, TreeCost
 
@@ -50,6 +51,13 @@ class QueueMoney(QueueConnections):
         with self._reader() as connection:
             return budgets.standings(connection, self.clock(), limit)
 
+    def board_budgets(self) -> "list[Budget]":
+        """The budgets on the board as they were put there, by name: what `set_budget` changes. Not those of workers' configuration or of jobs."""
+        from . import budgets
+
+        with self._reader() as connection:
+            return budgets.on_board(connection)
+
     def set_budget(
         self,
         name: str,
@@ -72,9 +80,17 @@ class QueueMoney(QueueConnections):
         """
         from . import budgets
 
-        for field, amount in (("dollars", dollars), ("tokens", tokens), ("assume", assume)):
+        for field, amount, most in (
+            ("dollars", dollars, MAX_BUDGET),
+            ("tokens", tokens, 2**62),
+            ("assume", assume, MAX_BUDGET),
+        ):
             if amount is not None and not 0 <= amount < math.inf:
                 raise InvalidJobError(field, f"must be a number of at least 0, not {amount!r}")
+            if amount is not None and amount > most:
+                raise InvalidJobError(field, f"must be at most {most:g}, not {amount!r}")
+        if (problem := _problem_of_value(scope, value)) is not None:
+            raise InvalidJobError("value", problem)
         try:
             budget = budgets.Budget(
                 name=name,
@@ -102,12 +118,14 @@ class QueueMoney(QueueConnections):
             return budgets.drop(connection, name, self.clock())
 
     def set_job_budget(self, job_id: int, dollars: float | None) -> None:
-        """Change what a job and all that it creates may cost (its option `budget`); None: no limit of its own. Raises JobNotFoundError.
+        """Change what a job and all that it creates may cost (its option `budget`); None: no limit of its own.
 
-        A job that failed for it is sent back with `retry`.
+        A job that failed for it is sent back with `retry`. Raises JobNotFoundError, and InvalidJobError for what is no amount.
         """
         from . import budgets
 
+        if dollars is not None and not 0 < dollars <= MAX_BUDGET:
+            raise InvalidJobError("dollars", f"must be above 0 and at most {MAX_BUDGET:g}, not {dollars!r}")
         with self._writer() as connection:
             found = budgets.set_job_budget(connection, job_id, dollars, self.clock())
         if not found:
@@ -126,3 +144,16 @@ class QueueMoney(QueueConnections):
 
         with self._writer() as connection:
             return cache.clear(connection)
+
+
+def _problem_of_value(scope: str, value: str | None) -> str | None:
+    """What is wrong with what a budget of this scope is to be about: nothing would ever be it."""
+    if value is None:
+        return None
+    if scope == "all":
+        return f'goes with another scope: all calls count in one of scope "all", and {value!r} names some'
+    if scope in ("job", "tree") and not (value.isascii() and value.isdecimal()):
+        return f"must be the id of a job for scope {scope!r}, not {value!r}"
+    if scope == "model" and not all(value.partition(":")):
+        return f'must be "provider:model" for scope "model", as calls name it, not {value!r}'
+    return None

@@ -36,7 +36,7 @@ class LazyGroup(click.Group):
         "limits": ("limits:limits", "Show what is used of each limit, what is on hold, who waits."),
         "stats": ("stats:stats", "Count jobs, tokens and cost."),
         "costs": ("costs:costs", "What calls have cost, by model, tag, day, job, …"),
-        "budgets": ("costs:budgets", "How much may still be spent."),
+        "budgets": ("budgets:budgets", "How much may still be spent; budgets put, raised, dropped."),
         "cache": ("cache:cache", "What is kept of answers, and what that saved."),
         "prices": ("prices:prices", "What models cost; newer prices."),
         "simulate": ("simulate:simulate", "Run the simulated provider, a real HTTP server."),

@@ -249,7 +249,7 @@ def test_budgets_of_the_board_are_shown_before_they_are_used(cli, here):
             ("run-7", 5_000_000_000, None),
         ]
     assert "run-7" in cli("budgets").out
-    assert (cli("budgets", "--drop", "run-7").out, cli("budgets", "--drop", "run-7").code) == ("run-7 dropped\n", 1)
+    assert (cli("budgets", "drop", "run-7").out, cli("budgets", "drop", "run-7").code) == ("run-7 dropped\n", 1)
     assert "run-7" not in cli("budgets").out
 
 
