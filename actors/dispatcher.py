@@ -275,6 +275,7 @@ class DispatcherActor(Actor):
         self._more = len(claimed.jobs) >= order.slots
         if any(what not in self._asked for what in asked(plan.quotas, self._parts(plan, slots))):
             self._more = True
+        if self._more:
             self._look()
         elif not claimed.jobs:
             self._settle()

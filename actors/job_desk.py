@@ -16,7 +16,6 @@ from .messages import (
     Fail,
     FinishJob,
     IntentRecorded,
-    JobRecorded,
     JoinBatch,
     LeaseLost,
     OutcomeRecorded,
@@ -70,6 +69,8 @@ class JobDesk:
     def book(self, c: Connection, order: RecordOutcome, now: int) -> Replies:
         """Write how a call ended, settle what was charged and reserved for it, and wake who waits for its answer."""
         self._limits.settle(c, order.held, order.used, order.ended_ms, now)
+        if order.chunks:
+            job_store.append_chunks(c, order.call.lease, order.chunks, now)
         woken = self._answers.on_outcome(c, order, now)
         return [*self._book_outcome(c, order, now), *woken]
 
@@ -80,7 +81,9 @@ class JobDesk:
             return [lost] if unwanted is None else [lost, (provider_name(unwanted[0]), EndKept(unwanted[1]))]
         # Whoever held the job before may have been answered while this call was under way: the step goes by what was kept first.
         first = ledger.first_completion(c, order.call_id) if order.call.epoch > 1 else None
-        return [(order.reply_to, OutcomeRecorded(order.call) if first is None else CallRemembered(order.call, first))]
+        if first is not None:
+            return [(order.reply_to, CallRemembered(order.call, first))]
+        return [(order.reply_to, OutcomeRecorded(order.call))] if order.awaited else []
 
     def save_step(self, c: Connection, order: SaveStep, now: int) -> Replies:
         """Keep the value of a handler's own step."""
@@ -106,7 +109,7 @@ class JobDesk:
             self._claims.look_again()
         else:
             self._claims.stir()
-        return [(order.reply_to, JobRecorded(order.lease, state)), *self._answers.on_lease_over(order.lease)]
+        return self._answers.on_lease_over(order.lease)
 
     def _write_verdict(self, c: Connection, order: FinishJob, now: int) -> JobState | None:
         lease, actor = order.lease, order.reply_to

@@ -6,7 +6,7 @@ All in the transaction of the ledger's own write, and by what every worker of th
 import logging
 
 from ..persistence import budgets
-from ..persistence.budgets import Budget, Claim
+from ..persistence.budgets import Budget, Claim, Known
 from ..persistence.engine import Connection
 from .messages import IntentRefused, RecordIntent
 from .money_settings import BudgetSettings
@@ -64,12 +64,17 @@ class SharedBudgets:
     def __init__(self, configured: tuple[Budget, ...]) -> None:
         self._configured = configured
         self._asked: list[Claim] = []
+        self._known: Known | None = None
         self._begun = False
 
     @property
     def configured(self) -> tuple[Budget, ...]:
         """The budgets of this worker's configuration."""
         return self._configured
+
+    def new_transaction(self) -> None:
+        """What the last one knew may have changed."""
+        self._known = None
 
     def begin(self, c: Connection, now: int) -> bool:
         """A worker starts, perhaps with other budgets than the last: jobs that wait for one look again, once. Returns whether there were any."""
@@ -84,9 +89,12 @@ class SharedBudgets:
     def refuses(self, c: Connection, order: RecordIntent, now: int) -> IntentRefused | None:
         """None if the call fits every budget it counts in; what it will reserve is remembered for `reserve`, which must follow or not at all."""
         intent = order.intent
+        if self._known is None:
+            self._known = budgets.known(c)
         self._asked = budgets.claims(
             c,
             self._configured,
+            self._known,
             job_id=order.call.job_id,
             provider=intent.provider,
             model=intent.model,

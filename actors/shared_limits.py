@@ -38,11 +38,18 @@ class SharedLimits:
         self._holds: dict[str, LimitHold] = {}
         self._factors: dict[str, tuple[float, int]] = {}
         self._pictured: dict[str, int] = {}
+        self._free: set[tuple[str, str]] = set()
+
+    def new_transaction(self) -> None:
+        """What the last one knew may have changed."""
+        self._free.clear()
 
     def check(self, c: Connection, call: CallRef, reply_to: str, gate: Gate | None, now: int) -> Replies:
         """The refusal of a call, with a picture for its limiter; nothing if it may go."""
-        refusal = None if gate is None else limits.check(c, gate, now)
-        if gate is None or refusal is None:
+        if gate is None:
+            return []
+        refusal = self._held(c, gate, now) or limits.check(c, gate, now)
+        if refusal is None:
             return []
         replies: Replies = []
         if now - self._pictured.get(gate.key, 0) >= PICTURE_EVERY_MS:
@@ -54,6 +61,16 @@ class SharedLimits:
             call=call, cause="limit", key=gate.key, reason=refusal.reason, until_ms=refusal.until_ms
         )
         return [*replies, (reply_to, refused)]
+
+    def _held(self, c: Connection, gate: Gate, now: int) -> limits.Refusal | None:
+        """The hold of a key, looked for once a transaction: within it only this store writes."""
+        key = (gate.key, gate.account)
+        if key in self._free:
+            return None
+        refusal = limits.held(c, *key, now)
+        if refusal is None:
+            self._free.add(key)
+        return refusal
 
     def charge(self, c: Connection, gate: Gate | None, now: int) -> Held | None:
         """Charge a call whose intent is in the ledger."""
@@ -76,6 +93,7 @@ class SharedLimits:
             limits.clear_hold(c, order.key)
             self._holds.pop(order.key, None)
         else:
+            self._free.clear()
             # Known from now on, so that it is noticed however soon a person lifts it.
             self._holds[order.key] = limits.set_hold(c, order.key, order.until_ms, order.reason, now, order.kind)
         return []

@@ -7,6 +7,7 @@ tried again. A write that is refused by itself, for good, is separated from the 
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -137,10 +138,10 @@ class StoreActor(Actor):
     def on_stop(self) -> None:
         """Write what waits and hand back what is still held: whoever worked on it has been stopped before. Then close the connection."""
         try:
-            with self._open_connection.write():
+            with self._transaction():
                 for message in self._pending:
                     self._write(self._open_connection, message)
-            with self._open_connection.write():
+            with self._transaction():
                 self._claims.hand_back_all(self._open_connection, self.now_ms())
         except _REFUSED as error:
             logger.error("%s; jobs of this worker go back to the board when their leases expire", error)  # noqa: TRY400  # no bug of ours
@@ -199,13 +200,19 @@ class StoreActor(Actor):
     def _commit(self, batch: Sequence[object]) -> Replies:
         connection = self._open_connection
         replies: Replies = []
-        with connection.write():
+        with self._transaction():
             for message in batch:
                 replies += self._write(connection, message)
         if connection.unsettled and not self._settling:
             self._settling = True
             self.after(0.0, _SettleMore())
         return replies
+
+    def _transaction(self) -> AbstractContextManager[object]:
+        """Begin to write, remembering nothing of what others may have changed since the last time."""
+        self._limits.new_transaction()
+        self._budgets.new_transaction()
+        return self._open_connection.write()
 
     def _one_by_one(self, batch: list[object]) -> Replies:
         replies: Replies = []

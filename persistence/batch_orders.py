@@ -311,9 +311,10 @@ def move_on(c: Connection, batch: BatchRow, move: Move, now: int) -> BatchRow:
 def _intend(c: Connection, batch: BatchRow, now: int, actor: str, configured: Sequence[Budget]) -> int:
     """Whoever does not fit its budgets leaves: to wait for another batch where the budget says so, else to ask by itself and be told."""
     rows = c.run(_UNINTENDED, {"batch": batch.id, "limit": PER_ORDER})
+    known = budgets.known(c)
     for request, job_id, step, _, fingerprint, limit_key, tokens, reserved_cost, provider_model, deadline in rows:
         called = {"provider": batch.provider, "model": provider_model, "now": now}
-        asked = budgets.claims(c, configured, job_id=job_id, amount=reserved_cost, tokens=tokens, **called)
+        asked = budgets.claims(c, configured, known, job_id=job_id, amount=reserved_cost, tokens=tokens, **called)
         if (refusal := budgets.check(c, asked, **called)) is not None:
             waits = refusal.until is not None and deadline is None
             told = {"class": "budget", "message": refusal.reason}

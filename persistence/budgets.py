@@ -20,6 +20,7 @@ from .sql import Prepared
 
 _JOB = Prepared("budgets.JOB")
 _ON_BOARD = Prepared("budgets.ON_BOARD")
+_OF_JOBS = Prepared("budgets.OF_JOBS")
 _STANDING = Prepared("budgets.STANDING")
 _IN_FLIGHT = Prepared("budgets.IN_FLIGHT")
 _DESCRIBE = Prepared("budgets.DESCRIBE")
@@ -104,6 +105,13 @@ class JobFacts(NamedTuple):
     root: int
 
 
+class Known(NamedTuple):
+    """What the database knows of budgets, as of a transaction: those that hosts put on the board, and whether any job has one of its own."""
+
+    board: tuple[Budget, ...]
+    of_jobs: bool
+
+
 class Period(NamedTuple):
     """A stretch of time that a budget counts by: its name ('' for all time), and when it ends."""
 
@@ -185,9 +193,15 @@ def period_at(budget: Budget, now: int) -> Period:
 # --- a call asks -------------------------------------------------------------------------------------------------------------------------
 
 
+def known(c: Connection) -> Known:
+    """What `claims` goes by beside the configuration. Reads only; it lasts for a transaction that changes no budget."""
+    return Known(tuple(on_board(c)), bool(c.run(_OF_JOBS)[0][0]))
+
+
 def claims(
     c: Connection,
-    budgets: Iterable[Budget],
+    budgets: Sequence[Budget],
+    known: Known,
     *,
     job_id: int,
     provider: str,
@@ -197,12 +211,14 @@ def claims(
     now: int,
 ) -> list[Claim]:
     """The budgets that a call counts in: of these, of the board's, and of the job's own and those above it. Reads only."""
+    if not budgets and not known.board and not known.of_jobs:
+        return []
     rows = c.run(_JOB, {"job_id": job_id})
     if not rows:
         return []
     facts = JobFacts(*rows[0][:3])
     found: list[Claim] = []
-    for budget in (*budgets, *on_board(c)):
+    for budget in (*budgets, *known.board):
         key = budget.matches(facts, provider, model)
         if key is not None:
             found.append(_claim(budget, key, amount, tokens, now))

@@ -138,6 +138,7 @@ def _count(
     claims = budgets.claims(
         c,
         configured,
+        budgets.known(c),
         job_id=member.job_id,
         provider=batch.provider,
         model=member.provider_model,

@@ -27,10 +27,13 @@ _PROGRESS = Prepared("job_store.PROGRESS")
 
 def complete(c: Connection, lease: Lease, result: Any, now: int, actor: str) -> bool:
     """The job is done, with this JSON-ready result."""
-    if c.change(_COMPLETE, {"job_id": lease.job_id, "epoch": lease.epoch, "now": now, "actor": actor}) != 1:
+    rows = c.run(_COMPLETE, {"job_id": lease.job_id, "epoch": lease.epoch, "now": now, "actor": actor})
+    if not rows:
         return False
     c.change(STORE_RESULT, {"job_id": lease.job_id, "result": dumps(result), "error": None})
-    settle_dependents(c, (lease.job_id,), now, actor)
+    awaited = rows[0][0]
+    if awaited:
+        settle_dependents(c, (lease.job_id,), now, actor)
     return True
 
 

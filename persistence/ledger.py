@@ -83,11 +83,14 @@ def record_outcome(c: Connection, lease: Lease, call_id: int, outcome: CallOutco
             "error": None if outcome.error is None else dumps(outcome.error),
         },
     )
-    if rows:
+    if not rows:
+        return lease_stands(c, lease)
+    state, stands, reserved = rows[0]
+    if reserved:
         budgets.settle(c, call_id)
-    if rows and rows[0][0] == "completed":
+    if state == "completed":
         c.change(_COMPLETION, {"call_id": call_id, "completion": dumps(outcome.completion)})
-    return lease_stands(c, lease)
+    return bool(stands)
 
 
 def first_completion(c: Connection, call_id: int) -> dict[str, Any] | None:

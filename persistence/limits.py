@@ -106,12 +106,17 @@ class Picture(NamedTuple):
 # --- the gate ---------------------------------------------------------------------------------------------------------------------------
 
 
+def held(c: Connection, key: str, account: str, now: int) -> Refusal | None:
+    """The hold that keeps every call of a key from going, None if there is none. Reads only."""
+    until = c.run(_HELD, {"key": key, "account": account, "now": now})[0][0]
+    if until is None:
+        return None
+    hold = max(_holds_of(c, key, account, now), key=lambda hold: hold.until)
+    return Refusal(hold.reason, hold.until)
+
+
 def check(c: Connection, gate: Gate, now: int) -> Refusal | None:
-    """Whether a call may go by what all workers have done, None if it may. Writes nothing but what has lapsed away."""
-    held_until = c.run(_HELD, {"key": gate.key, "account": gate.account, "now": now})[0][0]
-    if held_until is not None:
-        hold = max(_holds_of(c, gate.key, gate.account, now), key=lambda hold: hold.until)
-        return Refusal(hold.reason, hold.until)
+    """Whether a call may go by what all workers have done, but for holds; None if it may. Writes nothing but what has lapsed away."""
     if gate.concurrency is not None:
         in_flight = c.run(_IN_FLIGHT, {"key": gate.key})[0][0]
         if in_flight >= gate.concurrency:

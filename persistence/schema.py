@@ -197,6 +197,8 @@ job_data = Table(
     Column("data", Text, CheckConstraint("json_valid(data)", name="data_json"), nullable=False, server_default="{}"),
     Column("options", Text, CheckConstraint(_OPTIONS, name="options_known"), nullable=False, server_default="{}"),
 )
+_BUDGET = "options <> '{}' AND json_extract(options, '$.budget') IS NOT NULL"
+Index("llm_job_data_budget", job_data.c.job_id, sqlite_where=text(_BUDGET))
 
 job_results = Table(
     "llm_job_results",

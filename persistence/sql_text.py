@@ -246,6 +246,9 @@ WITH RECURSIVE up(id, parent_id, depth) AS (
     "budgets.JOB_BUDGET": """
 UPDATE llm_job_data SET options = json_set(options, '$.budget', :dollars) WHERE job_id = :wanted
 """,
+    "budgets.OF_JOBS": """
+SELECT EXISTS (SELECT 1 FROM llm_job_data WHERE options <> '{}' AND json_extract(options, '$.budget') IS NOT NULL)
+""",
     "budgets.ON_BOARD": """
 SELECT llm_budgets.name, llm_budgets.settings
 FROM llm_budgets ORDER BY llm_budgets.name
@@ -1013,7 +1016,9 @@ INSERT INTO llm_job_chunks (job_id, epoch, seq, step, text, at)
     ON CONFLICT DO NOTHING
 """,
     "job_store.COMPLETE": """
-UPDATE llm_jobs SET state='completed', lease_owner=NULL, lease_until=NULL, alone=0, progress=100, updated_at=:now, finished_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
+UPDATE llm_jobs SET state='completed', lease_owner=NULL, lease_until=NULL, alone=0, progress=100, updated_at=:now, finished_at=:now, changed_by=:actor, reason=NULL WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active' RETURNING EXISTS (SELECT *
+FROM llm_job_edges
+WHERE depends_on = :job_id AND state = 'open') AS anon_1
 """,
     "job_store.FAIL": """
 UPDATE llm_jobs SET state='failed', lease_owner=NULL, lease_until=NULL, alone=0, failures=(llm_jobs.failures + :failed), losses=(llm_jobs.losses + :lost), updated_at=:now, finished_at=:now, changed_by=:actor, reason=:reason WHERE llm_jobs.id = :job_id AND llm_jobs.lease_epoch = :epoch AND llm_jobs.state = 'active'
@@ -1066,7 +1071,8 @@ UPDATE llm_calls SET
         request_id = :request_id, error_class = :error_class, error = :error
     WHERE id = :call_id AND job_id = :job_id AND state IN ('open', 'unknown')
         AND (epoch = :epoch OR epoch > :epoch AND :state = 'completed' AND origin = 'resumed')
-    RETURNING state
+    RETURNING state, EXISTS (SELECT 1 FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'),
+        EXISTS (SELECT 1 FROM llm_budget_reservations WHERE call_id = :call_id)
 """,
     "ledger.STANDS": """
 SELECT 1
@@ -1852,6 +1858,9 @@ CREATE INDEX llm_calls_open ON llm_calls (job_id) WHERE state = 'open'
 """,
     """
 CREATE INDEX llm_calls_sent ON llm_calls (sent_at)
+""",
+    """
+CREATE INDEX llm_job_data_budget ON llm_job_data (job_id) WHERE options <> '{}' AND json_extract(options, '$.budget') IS NOT NULL
 """,
     """
 CREATE INDEX llm_job_edges_on ON llm_job_edges (depends_on, state)

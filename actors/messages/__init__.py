@@ -1,6 +1,6 @@
 """Every message of the company, a module for each actor that is told: a reader sees each protocol whole.
 
-Orders are imperative (`RunJob`), facts past tense (`JobRecorded`). All are frozen, carry no secrets, and are told, never asked: a reply is a
+Orders are imperative (`RunJob`), facts past tense (`IntentRecorded`). All are frozen, carry no secrets, and are told, never asked: a reply is a
 message to the name in `reply_to`. Times are epoch milliseconds (`_ms`), durations seconds. Messages about a job carry its `Lease`, so
 that a receiver can drop what concerns a lease it no longer holds.
 
@@ -15,7 +15,7 @@ One job, line by line:
     Provider   → RateLimiter   LimitsObserved, KeyRefused         RateLimiter → Dispatcher  KeyHeld | KeyFreed
     JobRunner  → Store         AppendChunks…, RecordOutcome       → OutcomeRecorded | LeaseLost
     JobRunner  → RateLimiter   SettleCall
-    JobRunner  → Store         FinishJob                          → JobRecorded | LeaseLost
+    JobRunner  → Store         FinishJob                          → LeaseLost, if it was
     JobRunner  → Dispatcher    RunnerIdle
 """
 
@@ -76,6 +76,7 @@ from .store import (
     BoardQuiet,
     CallRemembered,
     CheckLeases,
+    Chunks,
     ClaimJobs,
     ClaimPart,
     CompanyKnown,
@@ -85,7 +86,6 @@ from .store import (
     HoldLane,
     IntentRecorded,
     IntentRefused,
-    JobRecorded,
     JobsClaimed,
     JoinBatch,
     LeaseLost,
@@ -142,6 +142,7 @@ __all__ = [
     "Cause",
     "Charge",
     "CheckLeases",
+    "Chunks",
     "ClaimJobs",
     "ClaimPart",
     "CompanyKnown",
@@ -160,7 +161,6 @@ __all__ = [
     "HoldLane",
     "IntentRecorded",
     "IntentRefused",
-    "JobRecorded",
     "JobsClaimed",
     "JoinBatch",
     "KeyFreed",

@@ -59,10 +59,11 @@ class TextArrived:
 
 @dataclass(frozen=True, slots=True)
 class CallFinished:
-    """The answer is complete."""
+    """The answer is complete. `text`: the last of it, which came with the end and in no `TextArrived`."""
 
     call: CallRef
     completion: Answer
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

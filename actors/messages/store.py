@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ...persistence.batches import NewRequest
 from ...persistence.family import Child
-from ...persistence.lifecycle import JobState
 from ...persistence.limit_rules import Charge, Gate, Held
 from ...persistence.limits import Picture
 from ...persistence.model import CallIntent, CallOutcome, ClaimedJob, LaneDepth, Lease, LimitHold, Said
@@ -14,6 +13,9 @@ from .names import (
     CallRef,
     Cause,
 )
+
+Chunks: TypeAlias = tuple[tuple[int, str, str], ...]
+"""Pieces of streamed text: (sequence number within the lease, step, text)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ class RecordOutcome:
     """Commit what came of a call. What was spent is booked even when the lease is lost.
 
     `held`: what it was charged, to be settled with what it `used` (None: unknown) when it ended, at `ended_ms`. `cache_key`: others may wait for
-    its answer under it; `keeps`: that is to be given again.
+    its answer under it; `keeps`: that is to be given again. `chunks`: the last of its text. `awaited`: its runner wants to be told.
     """
 
     reply_to: str
@@ -169,6 +171,8 @@ class RecordOutcome:
     ended_ms: int = 0
     cache_key: str | None = None
     keeps: bool = False
+    chunks: Chunks = ()
+    awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +202,11 @@ class StepSaved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendChunks:
-    """Add pieces of streamed text: (sequence number within the lease, step, text). Answered only if the lease is lost."""
+    """Add pieces of streamed text. Answered only if the lease is lost."""
 
     reply_to: str
     lease: Lease
-    chunks: tuple[tuple[int, str, str], ...]
+    chunks: Chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,14 +315,6 @@ class FinishJob:
     reply_to: str
     lease: Lease
     verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecorded:
-    """The verdict is committed and the job is in `state`."""
-
-    lease: Lease
-    state: JobState
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,9 +193,9 @@ class ProviderActor(Actor):
                     system.tell(runner, TextArrived(call, text))
                 case Held(handle=handle):
                     system.tell(runner, CallHeld(call, handle.to_json()))
-                case Finished(completion=completion, limits=limits):
+                case Finished(completion=completion, limits=limits, rest=rest):
                     system.tell(limiter, LimitsObserved(call, limits))
-                    system.tell(runner, CallFinished(call, completion))
+                    system.tell(runner, CallFinished(call, completion, rest))
                 case Failed(error=error, limits=limits):
                     if error.kind in REFUSALS:
                         refusal = KeyRefused(

@@ -58,11 +58,12 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is complete. Terminal."""
+    """The answer is complete. Terminal. `rest`: the last of its text, which came with the end and in no `Text`."""
 
     call_key: Hashable
     completion: Answer
     limits: LimitSnapshot | None
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,9 @@ class Call:
         self._pending: list[str] = []
         self._next_text_at = 0.0
 
-    def add_text(self, pieces: list[str]) -> None:
-        """Collect text; the first goes out as soon as the loop is free, that is when this network read is used up."""
-        if pieces and not self._pending:
+    def add_text(self, pieces: list[str], *, last: bool = False) -> None:
+        """Collect text; the first goes out as soon as the loop is free, that is when this network read is used up. The `last` waits for the end."""
+        if pieces and not self._pending and not last:
             loop = asyncio.get_running_loop()
             loop.call_at(max(self._next_text_at, loop.time()), self._flush)
         self._pending += pieces
@@ -138,12 +139,13 @@ class Call:
         """Send the terminal event, once; later calls do nothing."""
         if self.over:
             return
-        self._flush()
-        self.over = True
-        if not isinstance(outcome, CallError):
-            self._emit(Finished(self.key, outcome, limits))
-        else:
+        if isinstance(outcome, CallError):
+            self._flush()
+            self.over = True
             self._emit(Failed(self.key, outcome, limits))
+        else:
+            self.over = True
+            self._emit(Finished(self.key, outcome, limits, "".join(self._pending)))
 
     def cancel(self) -> None:
         """Cancel the task, if it runs."""
@@ -368,7 +370,7 @@ class Conversation:
                 if decoder.progress != progress:
                     progress = decoder.progress
                     self.deadlines.touch()
-                self.call.add_text(pieces)
+                self.call.add_text(pieces, last=decoder.terminal)
                 if decoder.terminal:
                     outcome = decoder.finish(eof=False)
                     self.conclude(outcome)

@@ -21,7 +21,6 @@ from ..messages import (
     HandBack,
     HandlerAbandoned,
     HandlerReturned,
-    JobRecorded,
     LeaseLost,
     Release,
     ReportIn,
@@ -111,8 +110,6 @@ class JobRunnerActor(BatchingActor):
                 if (work := self._held(lease)) is not None and name in work.saves:
                     work.saves.pop(name).give(None)
                     self._leave_to_wait(work)
-            case JobRecorded():
-                pass  # it has let go of the job when it told the store
             case LeaseLost(lease) | RevokeJob(lease):
                 if (work := self._held(lease)) is not None:
                     self._on_lease_lost(work, isinstance(message, LeaseLost))

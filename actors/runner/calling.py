@@ -24,6 +24,7 @@ from ..messages import (
     CallHeld,
     CallRef,
     CallRemembered,
+    Chunks,
     Fail,
     IntentRecorded,
     IntentRefused,
@@ -119,8 +120,8 @@ class CallingActor(Actor):
                 self._with_call(ref, Stage.BOOKING, lambda work, call: self._on_outdone(work, call, kept))
             case TextArrived(ref, text):
                 self._with_call(ref, Stage.CALLING, lambda work, call: self._on_text(work, call, text))
-            case CallFinished(ref, completion):
-                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_finished(work, call, completion))
+            case CallFinished(ref, completion, text):
+                self._with_call(ref, Stage.CALLING, lambda work, call: self._on_finished(work, call, completion, text))
             case CallHeld(ref, handle):
                 self._with_call(ref, Stage.CALLING, lambda _, call: self._on_held(call, handle))
             case CallFailed(ref, error):
@@ -315,21 +316,23 @@ class CallingActor(Actor):
         _hear(work, effect, None, found)
         answer.give(found)
 
-    def _on_finished(self, work: Work, call: Call, completion: ModelAnswer) -> None:
+    def _on_finished(self, work: Work, call: Call, completion: ModelAnswer, text: str) -> None:
+        if text and not work.leaving:
+            work.note_text(call.effect.step, text)
+            call.shown = True
         # What it took up was charged when it was made.
         used = charges.used_by(completion.usage, call.charge, call.route) if call.kept is None else None
         settled = booking.settle_completed(call.ref, used)
-        self._flush_text(work)
         if isinstance(completion, Completion) and fallback.passes_over(completion, call):
-            self._book(
-                call, booking.passed_over(completion, call.route), settled, lambda: self._go_elsewhere(work, call)
-            )
+            call.then = lambda: self._go_elsewhere(work, call)
+            self._book(work, call, booking.passed_over(completion, call.route), settled)
             return
-        outcome = booking.completed(completion, call.route)
-        self._book(call, outcome, settled, lambda: self._tell_handler(work, call, completion))
-        if work.performance.inline and work.lease.epoch == 1:
-            # What a built-in does next is a write behind this one, or another call: the outcome is committed with what follows from it, or
-            # before it. Not for a job that had a holder before: another answer may have been kept first.
+        # What a built-in does next is a write behind this one, or another call: the outcome is committed with what follows from it, or
+        # before it. Not for a job that had a holder before: another answer may have been kept first.
+        waits = not work.performance.inline or work.lease.epoch > 1
+        call.then = lambda: self._tell_handler(work, call, completion)
+        self._book(work, call, booking.completed(completion, call.route), settled, awaited=waits)
+        if not waits:
             self._on_booked(work, call)
 
     def _tell_handler(self, work: Work, call: Call, completion: ModelAnswer) -> None:
@@ -339,11 +342,12 @@ class CallingActor(Actor):
     def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
         error = resuming.judged(call, error)
         settled = booking.settle_failed(call.ref, error, charges.used_by_failed(error))
-        self._book(call, booking.failed(error), settled, lambda: self._act_on(work, call, error))
+        call.then = lambda: self._act_on(work, call, error)
+        self._book(work, call, booking.failed(error), settled)
 
-    def _book(self, call: Call, outcome: CallOutcome, settled: SettleCall, then: Callable[[], None]) -> None:
+    def _book(self, work: Work, call: Call, outcome: CallOutcome, settled: SettleCall, *, awaited: bool = True) -> None:
+        """Tell what came of a call. It is `awaited`: `call.then` when that is on disk."""
         call.stage = Stage.BOOKING
-        call.then = then
         cache_key, keeps = self._cached_as(call, outcome)
         order = RecordOutcome(
             reply_to=self.name,
@@ -355,6 +359,8 @@ class CallingActor(Actor):
             ended_ms=self.now_ms(),
             cache_key=cache_key,
             keeps=keeps,
+            chunks=self._take_text(work),
+            awaited=awaited,
         )
         self.tell(STORE, order)
         # After the store: what the limiter now lets go must find this one ended there.
@@ -444,11 +450,14 @@ class CallingActor(Actor):
         if (most := booking.output_at_most(call.request, assumed=0)) and not work.shows_itself:
             self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * most))))
 
-    def _flush_text(self, work: Work) -> None:
+    def _take_text(self, work: Work) -> Chunks:
         if work.flush is not None:
             self.cancel(work.flush)
             work.flush = None
-        if chunks := work.take_chunks():
+        return work.take_chunks() if work.texts else ()
+
+    def _flush_text(self, work: Work) -> None:
+        if chunks := self._take_text(work):
             self.tell(STORE, AppendChunks(reply_to=self.name, lease=work.lease, chunks=chunks))
 
     def _show(self, work: Work, progress: ShowProgress) -> None:

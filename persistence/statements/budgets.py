@@ -17,6 +17,10 @@ JOB = text("""
     FROM up CROSS JOIN llm_jobs AS job ON job.id = up.id LEFT JOIN llm_job_data AS body ON body.job_id = up.id AND body.options <> '{}'
     WHERE depth = 0 OR json_extract(body.options, '$.budget') IS NOT NULL ORDER BY depth
     """)
+# By an index of those that have one: mostly none has.
+OF_JOBS = text("""
+    SELECT EXISTS (SELECT 1 FROM llm_job_data WHERE options <> '{}' AND json_extract(options, '$.budget') IS NOT NULL)
+    """)
 ON_BOARD = select(budgets.c.name, budgets.c.settings).order_by(budgets.c.name)
 
 STANDING = select(

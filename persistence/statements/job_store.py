@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, func, text, update
+from sqlalchemy import ColumnElement, bindparam, case, exists, func, text, update
 
-from ..schema import jobs
+from ..schema import edges, jobs
 from .build import NULL, lit
 
 _fence = (jobs.c.id == bindparam("job_id"), jobs.c.lease_epoch == bindparam("epoch"), jobs.c.state == lit("active"))
@@ -17,6 +17,7 @@ COMPLETE = (
     update(jobs)
     .where(*_fence)
     .values(state=lit("completed"), progress=lit(100), finished_at=bindparam("now"), reason=NULL, **_by, **_unleased)
+    .returning(exists().where(edges.c.depends_on == bindparam("job_id"), edges.c.state == lit("open")))
 )
 
 FAIL = (

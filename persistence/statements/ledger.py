@@ -38,7 +38,8 @@ OUTCOME = text("""
         request_id = :request_id, error_class = :error_class, error = :error
     WHERE id = :call_id AND job_id = :job_id AND state IN ('open', 'unknown')
         AND (epoch = :epoch OR epoch > :epoch AND :state = 'completed' AND origin = 'resumed')
-    RETURNING state
+    RETURNING state, EXISTS (SELECT 1 FROM llm_jobs WHERE id = :job_id AND lease_epoch = :epoch AND state = 'active'),
+        EXISTS (SELECT 1 FROM llm_budget_reservations WHERE call_id = :call_id)
     """)
 
 COMPLETION = insert(call_completions).values(call_id=bindparam("call_id"), completion=bindparam("completion"))

@@ -15,7 +15,7 @@ from company_provider import Delivery, ScriptedEngine
 from callboard.actors.kernel.messages import Crashed, Down, StartFailed
 from callboard.actors.kernel.simulation import SimulatedCrashError, SimulationScheduler
 from callboard.actors.kernel.system import ActorSystem
-from callboard.actors.messages import ROOT, JobRecorded, WakeUp, provider_name
+from callboard.actors.messages import ROOT, WakeUp, provider_name
 from callboard.actors.providers.model import (
     Message,
 )
@@ -230,8 +230,6 @@ class World:
             self.start()
 
     def fault(self, point):
-        if point.kind == "send" and isinstance(point.message, JobRecorded):
-            self.judge_recorded(point.message)
         if self.extra_fault is not None and (error := self.extra_fault(point)) is not None:
             self.crashed[point.actor] += 1
             return error
@@ -391,13 +389,6 @@ class World:
             self.bugs.append(f"{delivery} was called before its intent was in the ledger")
         elif completed is not None and completed < intended:
             self.bugs.append(f"{delivery} was called though a completion of it was in the ledger before its intent")
-
-    def judge_recorded(self, recorded):
-        """As a runner is told that its verdict stands: the job ended under that very lease."""
-        with self.database.connect() as connection:
-            rows = connection.script(f"SELECT lease_epoch FROM llm_jobs WHERE id = {recorded.lease.job_id}")
-        if recorded.state in TERMINAL_STATES and rows[0][0] != recorded.lease.epoch:
-            self.bugs.append(f"{recorded} though the job was given to another: {rows}")
 
     def judge(self):
         assert not self.bugs, (self.seed, self.bugs)

@@ -64,7 +64,7 @@ def ask(simulator, wire):
         while isinstance(event := heard.get(timeout=WAIT), Text):
             text += event.text
         assert heard.empty()
-        return text, event
+        return text + (event.rest if isinstance(event, Finished) else ""), event
 
     yield make
     engine.stop()

@@ -73,8 +73,8 @@ def play():
 
 def test_an_answer_is_streamed_and_complete(play):
     *texts, end = play(example())
-    assert "".join(piece.text for piece in texts) == ANSWER
     assert isinstance(end, Finished)
+    assert "".join(piece.text for piece in texts) + end.rest == ANSWER
     assert end.completion.text == ANSWER
     assert end.completion.finish is Finish.STOP
     assert end.completion.usage == Usage(input_uncached=5, output_visible=5)

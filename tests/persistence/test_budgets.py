@@ -23,7 +23,15 @@ def ask(board, job, *rules, amount=4_000_000, tokens=100, step="main", provider=
     """What the store does with an intent: its call's id, or the refusal."""
     with board.c.write():
         asked = budgets.claims(
-            board.c, rules, job_id=job.id, provider=provider, model=model, amount=amount, tokens=tokens, now=board.now
+            board.c,
+            rules,
+            budgets.known(board.c),
+            job_id=job.id,
+            provider=provider,
+            model=model,
+            amount=amount,
+            tokens=tokens,
+            now=board.now,
         )
         refusal = budgets.check(board.c, asked, provider=provider, model=model, now=board.now)
         if refusal is not None:

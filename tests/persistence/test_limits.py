@@ -38,7 +38,7 @@ def go(board, wanted, owner="a", at=None):
     """Check and charge as the transaction of an intent does; what was charged, or the refusal."""
     now = board.now if at is None else at
     with board.c.write():
-        refusal = limits.check(board.c, wanted, now)
+        refusal = limits.held(board.c, wanted.key, wanted.account, now) or limits.check(board.c, wanted, now)
         return refusal or limits.charge(board.c, owner, wanted, now)
 
 

@@ -79,6 +79,9 @@ INSERT INTO llm_job_data_next (job_id, description, data, options) SELECT job_id
     "DROP TABLE llm_job_data",
     "ALTER TABLE llm_job_data_next RENAME TO llm_job_data",
     """
+CREATE INDEX llm_job_data_budget ON llm_job_data (job_id) WHERE options <> '{}' AND json_extract(options, '$.budget') IS NOT NULL
+    """,
+    """
 CREATE VIEW llm_inbox AS
         SELECT job.id, job.type, body.data, job.model, job.queue, job.priority, job."key", job.unique_key, job.tag, body.description, job.run_at,
             job.start_by, job.max_attempts, job.group_key, job.group_limit, job.requires, conversation.name AS conversation, body.options

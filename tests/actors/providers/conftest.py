@@ -131,7 +131,8 @@ class Listener:
 
     @property
     def text(self):
-        return "".join(event.text for event in self.events if isinstance(event, Text))
+        said = [event.text for event in self.events if isinstance(event, Text)]
+        return "".join(said) + (self.events[-1].rest if isinstance(self.events[-1], Finished) else "")
 
     def nothing_more(self):
         return self._queue.empty()

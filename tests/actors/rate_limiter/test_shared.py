@@ -91,7 +91,9 @@ class Worker:
         if not self.alive:
             return
         with world.c.write():
-            refusal = limits.check(world.c, grant.gate, world.ms)
+            refusal = limits.held(world.c, grant.gate.key, grant.gate.account, world.ms) or limits.check(
+                world.c, grant.gate, world.ms
+            )
             held = None if refusal else limits.charge(world.c, self.owner, grant.gate, world.ms)
         if refusal:
             self.refused += 1
