@@ -1,4 +1,4 @@
-"""The table of prices: what models cost that no `[models.X.price]` prices. Read when it is first needed.
+"""The table of prices: what models cost that no `[models.X.price]` prices. Read when it is first needed; a file that changes is read anew.
 
 `prices.json` beside this module is shipped, with its source, date and licence; a file of the user's (`[prices] file`) goes before it. A model is
 found by its name, and by its name without a snapshot's date. By no prefix: `gpt-5-pro` costs twelve times what `gpt-5` does. A server of one's own
@@ -8,9 +8,10 @@ has no price here, whatever wire format it speaks, unless the user's file has a 
 import functools
 import logging
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -91,14 +92,63 @@ def row_of(table: PriceTable, section: str | None, model: str) -> PriceRow | Non
     return rows.get(name) or rows.get(_SNAPSHOT.sub("", name))
 
 
-@functools.lru_cache(maxsize=512)
+class _Read(NamedTuple):
+    """What a file held when it was read: a table, or why there is none. `stamp` and `day` (UTC): of which file that was, and when."""
+
+    stamp: tuple[int, int, int] | None
+    day: str
+    found: PriceTable | PriceTableError
+
+
+_read: dict[str | None, _Read] = {}
+_looking = threading.Lock()
+_edition = 0
+"""Prices that were looked up before the last change are those of an earlier edition, and not asked for any more."""
+
+
 def price_for(file: str | None, provider: str, base_url: str, model: str) -> PriceSettings | None:
-    """The price of a model at a provider; None: unknown. Looked up once in the life of a process.
+    """The price of a model at a provider; None: unknown. Looked up once, until `look_again` finds a change. Callable from any thread.
 
     A file of the user's that cannot be read is told in the log, and then prices are unknown rather than other than meant.
     """
+    return _price_for(_edition, file, provider, base_url, model)
+
+
+def look_again() -> None:
+    """Read the user's files anew that have changed since they were read, and look up anew what prices may have ended with a day. From any thread.
+
+    A file that is gone, or is no table any more, is told in the log once, and what was read before stays. To be called once in a while: it asks for
+    the status of a file, and reads only what is new.
+    """
+    global _edition  # noqa: PLW0603 - what is in use in this process is one thing
+    with _looking:
+        day = _today()
+        anew = {
+            file: read for file, before in list(_read.items()) if (read := _read_again(file, before, day)) is not before
+        }
+        _read.update(anew)
+        if anew:
+            _edition += 1
+
+
+def _read_again(file: str | None, before: _Read, day: str) -> _Read:
+    """What a file holds now; `before` itself if nothing has changed."""
+    stamp = None if file is None else _stamp(file)
+    if stamp == before.stamp:
+        return before if before.day == day else before._replace(day=day)
+    try:
+        table = load_table(file)
+    except PriceTableError as error:
+        logger.error("%s; prices stay as they were read before", error)  # noqa: TRY400 - the message says it all
+        return before._replace(stamp=stamp)
+    logger.info("the prices in %s have changed, and are those of %s now", file, table.date)
+    return _Read(stamp, day, table)
+
+
+@functools.lru_cache(maxsize=512)
+def _price_for(edition: int, file: str | None, provider: str, base_url: str, model: str) -> PriceSettings | None:  # noqa: ARG001 - it tells old from new
     vendor = vendor_of(base_url)
-    today = datetime.now(UTC).date().isoformat()
+    today = _today()
     try:
         if file is not None:
             own = _loaded(file)
@@ -118,9 +168,34 @@ def _over(row: PriceRow, today: str) -> bool:
     return row.until is not None and today > row.until
 
 
-@functools.lru_cache(maxsize=4)
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
 def _loaded(file: str | None) -> PriceTable:
-    return load_table(file)
+    """Raises PriceTableError."""
+    if (known := _read.get(file)) is None:
+        stamp = (
+            None if file is None else _stamp(file)
+        )  # before it is read: what is written meanwhile is then seen as a change
+        found: PriceTable | PriceTableError
+        try:
+            found = load_table(file)
+        except PriceTableError as error:
+            found = error
+        known = _read[file] = _Read(stamp, _today(), found)
+    if isinstance(known.found, PriceTableError):
+        raise known.found
+    return known.found
+
+
+def _stamp(file: str) -> tuple[int, int, int] | None:
+    """What differs when a file was written or replaced; None: it is not there."""
+    try:
+        status = Path(file).expanduser().stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def to_json(table: PriceTable) -> bytes:

@@ -1,10 +1,11 @@
-"""What time brings to the board besides claims: schedules that are due, and old jobs that go. For the store's actor, in its transactions."""
+"""What time brings besides claims: schedules that are due, old jobs that go, prices that have changed. For the store's actor, in its transactions."""
 
 import logging
 
 from ..persistence import retention, schedules
 from ..persistence.claims import FOREVER
 from ..persistence.engine import Connection
+from . import prices
 
 logger = logging.getLogger(__name__)
 
@@ -28,5 +29,6 @@ class Upkeep:
         return schedules.fire_due(c, now)
 
     def prune(self, c: Connection, now: int) -> int:
-        """Delete some of the jobs that ended too long ago, few enough for one transaction. Returns how many."""
+        """Delete some of the jobs that ended too long ago, few enough for one transaction; returns how many. And see whether prices have changed."""
+        prices.look_again()
         return retention.prune(c, now - self._kept_ms) if self._kept_ms else 0

@@ -135,7 +135,10 @@ def _print(rows: "list[tuple[str, str, PriceRow]]", tables: "dict[str, PriceTabl
 @click.option("--force", is_flag=True, help="Take it although it looks like a mistake.")
 @config_options
 def refresh(source: str | None, target: str | None, force: bool, config_path: str | None, database: str | None) -> None:
-    """Get newer prices, check them, and put them into the file of your own prices in one step. Workers read it when they start."""
+    """Get newer prices, check them, and put them into the file of your own prices in one step.
+
+    Workers that run take it up at their next sweep, for the calls that they make from then on.
+    """
     from callboard.actors.prices import PriceTableError, load_table
 
     from . import price_refresh
@@ -162,7 +165,11 @@ def refresh(source: str | None, target: str | None, force: bool, config_path: st
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     _print_changes(price_refresh.changes(before, after), path)
-    if config.prices.file is None:
+    if config.prices.file is not None and Path(config.prices.file).expanduser().absolute() == path.absolute():
+        click.echo(
+            "callboard: workers that run look at it at every sweep; their next calls have these prices", err=True
+        )
+    elif config.prices.file is None:
         click.echo(
             f'callboard: hint: name it in the configuration, or nothing reads it: [prices] file = "{path}"', err=True
         )

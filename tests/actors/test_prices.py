@@ -1,9 +1,11 @@
 """The table of prices: shipped, dated, and looked up by name."""
 
+import os
+
 import pytest
 
 from callboard.actors import prices
-from callboard.actors.prices import PriceTableError, load_table, price_for, read_table, to_json
+from callboard.actors.prices import PriceTableError, load_table, look_again, price_for, read_table, to_json
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.settings import CompanySettings, ModelSettings, PriceSettings, PricesSettings, route
 
@@ -96,3 +98,59 @@ def test_what_is_no_table_says_so(raw, problem):
 def test_a_file_that_cannot_be_read_makes_prices_unknown_and_says_so(tmp_path, caplog):
     assert price_for(str(tmp_path / "gone.json"), "openai", OPENAI, "gpt-5") is None
     assert "counts as unknown" in caplog.text
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path, caplog):
+    caplog.set_level("INFO")
+    file = tmp_path / "prices.json"
+
+    def price(model="gpt-5"):
+        found = price_for(str(file), "openai", OPENAI, model)
+        return None if found is None else found.input
+
+    def replace(text):
+        new = tmp_path / "new.json"
+        new.write_bytes(text)
+        new.replace(file)
+
+    assert price() is None  # it is not there yet
+    file.write_bytes(OWN)
+    assert price() is None, "nobody has looked again"
+    look_again()
+    assert (price(), price("gpt-5-mini")) == (9, 0.25)
+
+    replace(OWN.replace(b"9", b"8"))  # as `callboard prices refresh` does
+    look_again()
+    assert price() == 8
+    said = len(caplog.records)
+    look_again()
+    assert len(caplog.records) == said
+
+    replace(b"half a tab")
+    look_again()
+    look_again()
+    assert price() == 8
+    assert caplog.text.count("prices stay as they were read before") == 1
+    file.unlink()
+    look_again()
+    assert price() == 8, "no price is worse than yesterday's"
+
+    file.write_bytes(OWN)
+    look_again()
+    before = file.stat()
+    file.write_bytes(OWN.replace(b"9", b"7"))  # as long, in the same file, within a tick of its clock
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    look_again()
+    assert price() == 7
+
+
+def test_a_price_ends_with_its_last_day_also_in_a_worker_that_runs_on(tmp_path, monkeypatch):
+    file = tmp_path / "prices.json"
+    file.write_bytes(OWN.replace(b"2020-01-01", b"2026-03-31"))
+    monkeypatch.setattr(prices, "_today", lambda: "2026-03-31")
+    assert price_for(str(file), "openai", OPENAI, "old").input == 1
+    monkeypatch.setattr(prices, "_today", lambda: "2026-04-01")
+    look_again()
+    assert price_for(str(file), "openai", OPENAI, "old") is None
+    monkeypatch.undo()
+    look_again()

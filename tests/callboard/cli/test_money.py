@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from callboard.actors.money_settings import PricesSettings
 from callboard.cli.costs import BY
 from callboard.cli.map_money import projected
 from callboard.cli.map_progress import Snapshot, describe
@@ -282,3 +283,30 @@ def test_a_job_is_added_with_its_bounds(cli, provider, here):
 def test_a_slip_of_units_is_refused(here, asks, told):
     with JobQueue("sqlite:///callboard.db") as queue, pytest.raises(InvalidJobError, match=told):
         asks(queue)
+
+
+def test_a_worker_that_runs_takes_up_prices_that_are_refreshed(cli, stage, here):
+    def table(price):
+        return json.dumps(
+            {
+                "format": 1,
+                "date": "2026-11-01",
+                "source": "ours",
+                "models": {"sim": {"m-1": {"input": price, "output": 0}}},
+            }
+        )
+
+    def cost_per_token():
+        job = stage.done(stage.queue.add("chat", {"prompt": f"Cats sleep. Dogs bark. {len(stage.queue.list())}"})).id
+        (call,) = stage.queue.calls(job)
+        return call.cost / call.input_uncached
+
+    (here / "callboard.toml").write_text('[prices]\nfile = "prices.json"\n')
+    (here / "prices.json").write_text(table(10))
+    stage.company(prices=PricesSettings(file="prices.json"))
+    assert cost_per_token() == 10_000
+    (here / "new.json").write_text(table(30))
+    told = cli("prices", "refresh", "--from", "new.json", "--force")
+    assert "sim:m-1: 10/0 -> 30/0" in told.out
+    assert "workers that run look at it at every sweep" in told.err
+    stage.until(lambda: cost_per_token() == 30_000, "the new price")
