@@ -15,7 +15,7 @@ from .adapter import HttpRequest, StreamDecoder
 from .call import Conversation, Provider
 from .key_sources import key_for
 from .keys import Secret
-from .model import Answer, Billed, CallError, Completion, ErrorClass
+from .model import Answer, Billed, CallError, Completion, ErrorClass, Scope
 from .resume import HANDLE_GONE, Handle, Resumable, ResumableDecoder
 from .sse import SSEEvent
 from .transport import Sending
@@ -61,7 +61,7 @@ class BackgroundConversation(Conversation):
         else:
             outcome = await self._follow(self._handle)
         position, tries = self._position, 0
-        while self._lost_sight(outcome) and tries < FOLLOWS and self._handle is not None:
+        while self._lost_sight(outcome) and tries < FOLLOWS and self._handle is not None and self._goes_on_from_here:
             if tries:
                 await asyncio.sleep(FIRST_WAIT * 2 ** (tries - 1))
             tries += 1
@@ -99,6 +99,11 @@ class BackgroundConversation(Conversation):
     @property
     def _position(self) -> int | None:
         return None if self._decoder is None else cast("_Watched", self._decoder).position
+
+    @property
+    def _goes_on_from_here(self) -> bool:
+        """Whether following says only what is new: events without numbers would all be told, and read, again."""
+        return self._position is not None or self._decoder is None or not self._decoder.progress
 
     def _read_whole(self, outcome: Answer | CallError) -> None:
         if self._looks and isinstance(outcome, Completion):
@@ -147,18 +152,21 @@ class BackgroundConversation(Conversation):
 
     def _lost_sight(self, outcome: Answer | CallError) -> bool:
         """Whether the call goes on at the provider and only our view of it is lost."""
-        return isinstance(outcome, CallError) and not self._ended and outcome.kind in _LOST
+        if not isinstance(outcome, CallError) or self._ended or outcome.code == HANDLE_GONE:
+            return False
+        return outcome.kind in _LOST
 
     def _judged(self, error: CallError) -> CallError:
         """Say of a failure whether the call may be taken up again."""
         partial = "" if self._decoder is None else self._decoder.text
-        gone = error.http == 404 or error.kind is ErrorClass.CANCELLED
+        gone = error.http == 404 or error.code == HANDLE_GONE
         if gone:
             return replace(
                 error,
                 kind=ErrorClass.TRUNCATED,
                 message=f"the provider does not go on with the call: {error.message}",
                 code=HANDLE_GONE,
+                scope=Scope.REQUEST,
                 billed=Billed.MAYBE,
                 partial=partial,
                 sent=True,

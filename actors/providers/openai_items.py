@@ -92,8 +92,9 @@ def read_response(
         said = parse_error({"error": response.get("error") or {"code": "server_error"}})
         return classify_in_body(said, headers=headers, at_ms=at_ms, partial=partial, request_id=request_id)
     if status == "cancelled":
+        # By somebody else: were it CANCELLED, our own word, the job would go back to the board and pay again, for ever and uncounted.
         return CallError(
-            kind=ErrorClass.CANCELLED,
+            kind=ErrorClass.TRUNCATED,
             message="the response was cancelled at the provider",
             code=HANDLE_GONE,
             billed=Billed.MAYBE,

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fault_kinds
@@ -12,7 +12,7 @@ from fault_parts import Part
 from fault_server import FaultServer
 
 from callboard import Config, JobQueue, Supervisor
-from callboard.actors.providers import call, direct, http_client, ndjson, network, own, sse
+from callboard.actors.providers import background, call, direct, http_client, ndjson, network, own, sse
 from callboard.actors.providers.settings import ProviderSettings
 from callboard.actors.batch_settings import EmbeddingSettings
 from callboard.actors.settings import ModelSettings, PriceSettings, RetrySettings, RunnerSettings
@@ -53,6 +53,7 @@ def make_smaller(patch, trusted):
     patch.setitem(direct.TIMEOUTS, "connect", 1.0)
     patch.setattr(call, "MAX_BODY_BYTES", fault_kinds.MAX_BODY)
     patch.setattr(own, "MAX_ANSWER_CHARS", fault_kinds.MAX_BODY)
+    patch.setattr(background, "FIRST_WAIT", 0.001)
     patch.setattr(own, "TIDY_SECONDS", 0.2)
     for module, decoder in ((sse, "SSEDecoder"), (ndjson, "NDJSONDecoder")):
         made = getattr(module, decoder).__init__
@@ -129,8 +130,15 @@ def _perform(part, faults, path, server, classes):
         finally:
             supervisor.stop(0.0)
         holds = _holds(file)
-        requests = {name: made.calls for name, made in classes.items()} if server is None else server.seen
-        return {fault.name: _seen(jobs[fault.name], part, fault, holds, requests[fault.name]) for fault in faults}
+        requests = {name: made.calls for name, made in classes.items()} if server is None else dict(server.seen)
+        seen = {}
+        for fault in faults:
+            kinds = {} if server is None else server.kinds[fault.name]
+            # Whether a call that is given up is still to be ended at its provider when all is over, nobody can say.
+            whole = requests.get(fault.name, 0) - kinds.get("cancel", 0)
+            one = _seen(jobs[fault.name], part, fault, holds, whole)
+            seen[fault.name] = replace(one, end=replace(one.end, made=kinds.get("make", 0)))
+        return seen
 
 
 def _unsettled(file, jobs, faults):

@@ -19,7 +19,7 @@ class End:
     `state`: completed, failed, or waiting (its key is on hold, and no attempt is used). `what`: the class of the failure, or the finish of the answer.
     `requests`: how many the server read whole. `attempts`: how many are counted as failed. `billed`: no, maybe, yes, for a failed call.
     `scope`: whom it concerns. `held`: the kind of the hold; `wait`: its seconds, at least (and not much longer). `usage`: whether it is known.
-    `text`: whether the answer's text is whole.
+    `text`: whether the answer's text is whole. `made`: how many of the requests asked for an answer anew, where others only follow it up.
     """
 
     state: str
@@ -33,6 +33,7 @@ class End:
     usage: bool = True
     text: bool = True
     code: str = ""
+    made: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def refused(what, billed="no", scope="request", **more):
 
 
 def held(what, wait=0.0, scope="credential", **more):
-    return End("waiting", what, 1, 0, "no", scope, what, wait, **more)
+    return End("waiting", what, more.pop("requests", 1), 0, more.pop("billed", "no"), scope, what, wait, **more)
 
 
 FIRST_TOKEN = {"first_token_timeout": 0.15}

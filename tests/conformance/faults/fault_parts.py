@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fault_acts
+import fault_background
 import fault_bodies as wires
 import fault_own
 import fault_vectors
@@ -46,4 +47,14 @@ EMBEDDINGS = tuple(
     for name, wire in fault_vectors.WIRES.items()
 )
 OWN = Part("own", "own", "chat", {"prompt": "Say something."}, fault_own.answers, fault_own.whole, "")
-PARTS = {part.name: part for part in (*CHATS, *EMBEDDINGS, OWN)}
+BACKGROUND = Part(
+    "background",
+    fault_background.WIRE,
+    "chat",
+    {"prompt": "Say something."},
+    fault_background.good,
+    _told,
+    wires.WIRES[fault_background.WIRE].BASE,
+    background=True,
+)
+PARTS = {part.name: part for part in (*CHATS, *EMBEDDINGS, OWN, BACKGROUND)}

@@ -11,16 +11,17 @@ import struct
 import subprocess
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 WAIT = 20.0
 
 
 class Peer:
-    """One request that was read whole, and the means to answer it badly."""
+    """One request that was read whole, and the means to answer it badly. `kinds`: how many of each kind its fault has had, as its act counts them."""
 
-    def __init__(self, name, number, head, body, reader, writer):
-        self.name, self.number, self.head, self.body = name, number, head, body
+    def __init__(self, name, number, head, body, kinds, reader, writer):
+        self.name, self.number, self.head, self.body, self.kinds = name, number, head, body, kinds
+        self.method, self.path = head.decode("latin-1").split(" ", 2)[:2]
         self.reader, self.writer = reader, writer
 
     async def send(self, data):
@@ -89,6 +90,7 @@ class FaultServer:
     def __init__(self, acts, certificates):
         self._acts = acts
         self.seen = Counter()
+        self.kinds = defaultdict(Counter)
         self.bodies = {}
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(lambda *_: None)  # broken handshakes are what this is about
@@ -142,7 +144,7 @@ class FaultServer:
             body = await reader.readexactly(length)
             name = head.split(b" ", 2)[1].split(b"/")[1].decode()
             self.seen[name] += 1
-            await self._acts[name](Peer(name, self.seen[name], head, body, reader, writer))
+            await self._acts[name](Peer(name, self.seen[name], head, body, self.kinds[name], reader, writer))
 
     async def _answer_unasked(self, reader, writer):
         await reader.read(65536)

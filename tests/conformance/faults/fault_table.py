@@ -5,9 +5,10 @@ changes a row changes what is promised.
 """
 
 from fault_rows_answers import ANSWERS, BODY, HEADERS, STREAM
+from fault_rows_background import ROWS as BACKGROUND
 from fault_rows_http import CONNECTION, STATUS
 from fault_rows_own import ROWS as OWN
 from fault_rows_vectors import ROWS as VECTORS
 
 CHATS = (*CONNECTION, *STATUS, *BODY, *STREAM, *HEADERS, *ANSWERS)
-TABLE = (*CHATS, *VECTORS, *OWN)
+TABLE = (*CHATS, *VECTORS, *OWN, *BACKGROUND)
