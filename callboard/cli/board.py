@@ -1,4 +1,4 @@
-"""The board as commands read it in bulk: what `JobQueue` answers one job at a time, for thousands. Read-only; loads SQLAlchemy.
+"""The board as commands read it in bulk: what `JobQueue` answers one job at a time, for thousands. Reads only, but for `retag`; loads SQLAlchemy.
 
 `Board` is a `JobQueue` with a connection of its own beside it. Use it from one thread.
 """
@@ -32,6 +32,9 @@ _HELD_FOR = Prepared.of(f"""
     SELECT count(*) FROM llm_jobs WHERE state = 'waiting' AND held_by = :held_by AND held_until > :until AND id IN {_MANY}
     """)
 _COMPLETED_KEYS = Prepared.of(f"SELECT key FROM llm_jobs WHERE key IN {_MANY} AND state = 'completed'")
+_RETAG = Prepared.of(f"""
+    UPDATE llm_jobs SET tag = :tag WHERE key IN {_MANY} AND tag IS NOT :tag AND state <> 'completed'
+    """)
 _OLDEST = Prepared.of("SELECT min(created_at) FROM llm_jobs WHERE state = 'waiting'")
 _ENDED_SINCE = Prepared.of(
     "SELECT to_state, count(*) FROM llm_job_transitions WHERE id > :first AND at > :since AND to_state IN ('completed', 'failed') GROUP BY 1"
@@ -42,6 +45,8 @@ _BY_TAG = Prepared.of(f"""
     FROM llm_jobs WHERE tag IS NOT NULL GROUP BY tag ORDER BY max(id) DESC LIMIT 20
     """)
 
+_CHUNK = 1000
+"""Jobs changed in one transaction: others want to write too."""
 _RECENT = 100_000
 """Transitions looked at for the rate of the last minute: the log has an index by id, none by time."""
 
@@ -106,6 +111,16 @@ class Board:
     def completed_keys(self, keys: Iterable[str]) -> set[str]:
         """Which of these keys have a completed job."""
         return {key for (key,) in self._connection.run(_COMPLETED_KEYS, {"ids": json.dumps(list(keys))})}
+
+    def retag(self, keys: Iterable[str], tag: str) -> int:
+        """Let the jobs with these keys that are not completed have this tag, in short transactions. Returns how many had another."""
+        given, changed = list(keys), 0
+        for start in range(0, len(given), _CHUNK):
+            with self._connection.write():
+                changed += self._connection.change(
+                    _RETAG, {"ids": json.dumps(given[start : start + _CHUNK]), "tag": tag}
+                )
+        return changed
 
     def oldest_waiting(self) -> int | None:
         """Say since when the oldest waiting job has been on the board, in epoch milliseconds."""

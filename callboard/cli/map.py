@@ -37,6 +37,10 @@ from .rows import STDIN, BadRow, Naming, Row, Template, read_rows
 @schema_option
 @effort_option
 @click.option("--batch", is_flag=True, help="Have it done by the provider's batch API: half the price, within a day.")
+@click.option(
+    "--tag",
+    help="What all its jobs are tagged with, as in `add`. Default: one that this prompt, model and options always have.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many rows.")
 @click.option("--runners", type=click.IntRange(1, 1000), help="At most this many calls at once.")
 @click.option(
@@ -58,6 +62,7 @@ def map_rows(
     schema: str | None,
     effort: str | None,
     batch: bool,
+    tag: str | None,
     limit: int | None,
     runners: int | None,
     max_cost: float | None,
@@ -81,7 +86,8 @@ def map_rows(
     destination = _destination(output, source)
     options = {**({} if max_output is None else {"max_output": max_output}), **chat_fields(schema, effort)}
     naming = Naming(prompt, asked, options)
-    plan = make_plan(source, template, naming, options, asked, limit, batch=batch)
+    tag = naming.name if tag is None else _checked(tag)
+    plan = make_plan(source, template, naming, options, asked, limit, tag=tag, batch=batch)
 
     from .map_money import agree
     from .map_run import MapRun
@@ -92,7 +98,8 @@ def map_rows(
     with MapRun(
         config,
         plan,
-        naming.tag,
+        naming.name,
+        tag,
         output=destination,
         again=again,
         commands=_where(config_path, database),
@@ -111,6 +118,7 @@ def make_plan(
     model: str,
     limit: int | None,
     *,
+    tag: str,
     batch: bool = False,
 ) -> list[tuple[Row, dict[str, Any]] | BadRow]:
     """Read every row and make the job it stands for; a row that cannot be run stays in its place, with the reason."""
@@ -133,7 +141,7 @@ def make_plan(
             "data": {"prompt": prompt, **options},
             "model": model,
             "key": naming.key(row),
-            "tag": naming.tag,
+            "tag": tag,
             **({"options": {"latency": "batch"}} if batch else {}),
         }
         try:
@@ -145,6 +153,18 @@ def make_plan(
     if not plan:
         raise InputError(f"{source}: there are no rows")
     return plan
+
+
+def _checked(tag: str) -> str:
+    """Refuse a tag that no job can have, before each row is refused for it."""
+    from callboard.persistence.errors import InvalidJobError
+    from callboard.persistence.new_job import as_new_job, rows_of
+
+    try:
+        rows_of(as_new_job({"type": "chat", "tag": tag}), 0)
+    except InvalidJobError as error:
+        raise InputError(f"--{error}") from error
+    return tag
 
 
 def _destination(output: str | None, source: str) -> Path | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .board import Board
     from .map_run import MapRun, Plan
 
+_MAPS = "map:"
+"""What the names of runs begin with, and of their budgets."""
 _LONG_MS = 3_600_000
 """A hold of the budget's that is longer is for good; a shorter one waits for calls in flight."""
 
@@ -65,9 +67,14 @@ def estimate(config: Config, jobs: "list[dict[str, Any]]", model: str) -> Estima
     return Estimate(len(jobs), tokens_in, tokens_out, cost if where.price is not None else None, assumed)
 
 
+def posted(plan: "Plan") -> "list[dict[str, Any]]":
+    """The jobs of all rows that can be run."""
+    return [entry[1] for entry in plan if not isinstance(entry, BadRow)]
+
+
 def unanswered(board: "Board", plan: "Plan") -> "list[dict[str, Any]]":
     """The jobs of rows that have no answer on the board yet."""
-    jobs = [entry[1] for entry in plan if not isinstance(entry, BadRow)]
+    jobs = posted(plan)
     done = board.completed_keys(job["key"] for job in jobs)
     return [job for job in jobs if job["key"] not in done]
 
@@ -75,7 +82,8 @@ def unanswered(board: "Board", plan: "Plan") -> "list[dict[str, Any]]":
 def agree(run: "MapRun", model: str, *, max_cost: float | None, yes: bool) -> bool:
     """Say what it may cost, and ask where that is money and somebody is there. False: it is not to begin; nothing has been posted then.
 
-    Then put the budget of `--max-cost` on the board, where every worker keeps to it, or take the last run's away.
+    Then put the budget of `--max-cost` on the board, where every worker keeps to it, or take the last run's away. It is about the run's tag: rows
+    that an earlier run has tagged otherwise have this run's from then on.
     """
     found = estimate(run.config, unanswered(run.board, run.plan), model)
     if found.requests:
@@ -90,30 +98,50 @@ def agree(run: "MapRun", model: str, *, max_cost: float | None, yes: bool) -> bo
         click.echo("callboard: nothing was posted", err=True)
         return False
     queue = run.board.queue
+    run.board.retag((job["key"] for job in posted(run.plan)), run.tag)
     if max_cost is None:
-        queue.drop_budget(run.tag)
+        queue.drop_budget(run.name)
     else:
         spent = queue.usage(run.tag).cost or 0
-        queue.set_budget(run.tag, dollars=max_cost, scope="tag", value=run.tag, action="pause", spent=spent)
+        queue.set_budget(run.name, dollars=max_cost, scope="tag", value=run.tag, action="pause", spent=spent)
     run.max_cost = max_cost
+    run.caps = [
+        budget.name
+        for budget in queue.board_budgets()
+        if budget.name.startswith(_MAPS) and (budget.scope, budget.value) == ("tag", run.tag)
+    ]
+    for name in run.caps:
+        if name != run.name:
+            click.echo(
+                f"callboard: the --max-cost of another run is about the tag {run.tag!r} too, so these rows count in it: budget {name};"
+                f" `callboard budgets drop {name}{run.commands}` takes it away",
+                err=True,
+            )
     return True
 
 
 def reached(run: "MapRun", pending: list[int], looked_at: int) -> bool:
-    """Whether all that is left waits for the budget of `--max-cost`, so that nothing more will happen."""
-    if run.max_cost is None or any(run.states[job_id] != "waiting" for job_id in pending):
+    """Whether all that is left waits for the budget of `--max-cost`, or another run's with this tag, so that nothing more will happen."""
+    if not run.caps or any(run.states[job_id] != "waiting" for job_id in pending):
         return False
     first = pending[:looked_at]
-    held = run.board.held_for(first, f"budget {run.tag}", now_ms() + _LONG_MS)
-    return held == len(first)
+    return sum(_held_for(run, name, first) for name in run.caps) == len(first)
 
 
-def told_reached(run: "MapRun", left: int) -> str:
+def _held_for(run: "MapRun", budget: str, ids: list[int]) -> int:
+    return run.board.held_for(ids, f"budget {budget}", now_ms() + _LONG_MS)
+
+
+def told_reached(run: "MapRun", pending: list[int]) -> str:
     """What is said when it is."""
-    return (
-        f"--max-cost of ${run.max_cost:g} is reached: {count(left)} rows have no answer yet and stay on the board;"
-        " the same command with a higher --max-cost, or without one, goes on"
-    )
+    left = f"{count(len(pending))} rows have no answer yet and stay on the board;"
+    other = next((name for name in run.caps if name != run.name and _held_for(run, name, pending)), None)
+    if other is not None:
+        return (
+            f"the --max-cost of another run with the tag {run.tag!r} is reached: {left}"
+            f" `callboard budgets raise {other} --dollars D{run.commands}` gives it more, and the same command goes on"
+        )
+    return f"--max-cost of ${run.max_cost:g} is reached: {left} the same command with a higher --max-cost, or without one, goes on"
 
 
 def projected(cost: int | None, answered: int, left: int) -> int | None:

@@ -1,6 +1,7 @@
 """What `callboard map` leaves behind: the results file, a table to look at, and a summary."""
 
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -167,7 +168,7 @@ def print_summary(
         out.print(f"resume:   {run.again}")
     if first is not None:
         out.print(f"try next: callboard show {first}{run.commands}")
-        out.print(f"          callboard list --tag {run.tag}{run.commands}")
+        out.print(f"          callboard list --tag {shlex.quote(run.tag)}{run.commands}")
         out.print(f"          callboard stats{run.commands}")
 
 

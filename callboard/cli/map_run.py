@@ -35,6 +35,7 @@ class MapRun:
         self,
         config: Config,
         plan: Plan,
+        name: str,
         tag: str,
         *,
         output: Path | None,
@@ -44,6 +45,7 @@ class MapRun:
     ) -> None:
         self.config = config
         self.plan = plan
+        self.name = name
         self.tag = tag
         self.output = output
         self.again = again
@@ -52,6 +54,7 @@ class MapRun:
         self.bad = [row for row in plan if isinstance(row, BadRow)]
         self.board = Board(config, create=True)
         self.max_cost: float | None = None
+        self.caps: list[str] = []
         self.cost_reached = False
         self.ended_before = 0
         self.ids: list[int] = []
@@ -123,7 +126,7 @@ class MapRun:
                     progress.show(self._snapshot(pending, ended, before))
                     if pending and map_money.reached(self, pending, _HEAD):
                         self.cost_reached = True
-                        progress.say(map_money.told_reached(self, len(pending)))
+                        progress.say(map_money.told_reached(self, pending))
                         return
                     if worker is not None and pending:
                         worker.keep_alive(progress.say)

@@ -190,7 +190,8 @@ class Naming:
     def __init__(self, prompt: str, model: str, options: dict[str, Any]) -> None:
         self._question = [prompt, model, options]
         self._seen: Counter[str] = Counter()
-        self.tag = f"map:{_digest(self._question)}"
+        self.name = f"map:{_digest(self._question)}"
+        """The same for all rows that are ever asked this; what the jobs are tagged with unless the user has a tag."""
 
     def key(self, row: Row) -> str:
         """Return the key of the next such row."""

@@ -13,6 +13,7 @@ from callboard.actors.money_settings import PricesSettings
 from callboard.cli.costs import BY
 from callboard.cli.map_money import projected
 from callboard.cli.map_progress import Snapshot, describe
+from callboard.cli.rows import Naming, read_rows
 from callboard.persistence.costs import BY as BOARD_BY
 from callboard.persistence.errors import InvalidJobError
 from callboard.persistence.job_queue import JobQueue
@@ -77,6 +78,59 @@ def test_map_says_what_it_may_cost_and_stops_at_max_cost(cli, priced, rows, here
     shown = cli("show", "1")
     assert "cost $0.0" in shown.out
     assert json.loads(cli("show", "1", "--json").out)["cost"]["tree_jobs"] == 1
+
+
+def test_a_run_with_a_tag_of_its_own_is_told_apart_and_its_rows_count_in_every_budget_of_the_tag(cli, priced, here):
+    (here / "two.jsonl").write_text('{"t": "One."}\n{"t": "Two."}\n')
+    naming = Naming("Say: {t}", "priced", {"max_output": 20})
+    with JobQueue(here / "callboard.db") as queue:
+        # One row was answered before there was a tag, the other was not.
+        for row in read_rows(str(here / "two.jsonl")):
+            data = {"prompt": f"Say: {row.fields['t']}", "max_output": 20}
+            queue.add("chat", data, model="priced", key=naming.key(row), tag=naming.name)
+        queue.cancel(2)
+        assert cli("worker", "--once").code == 0
+        queue.set_budget("map:another", dollars=0, scope="tag", value="nightly", action="pause")
+
+        arguments = [
+            "map",
+            "two.jsonl",
+            "--prompt",
+            "Say: {t}",
+            "--max-output",
+            "20",
+            "--tag",
+            "nightly",
+            "--retry-failed",
+        ]
+        told = cli(*arguments, "-o", "out.jsonl")
+        assert told.code == 1
+        assert "the --max-cost of another run is about the tag 'nightly' too" in told.err
+        assert (
+            "is reached: 1 rows have no answer yet and stay on the board; `callboard budgets raise map:another"
+            in told.err
+        )
+        assert len(priced.journal()) == 1
+        assert [queue.row(job_id).tag for job_id in (1, 2)] == [naming.name, "nightly"]
+
+        assert cli("budgets", "raise", "map:another", "--dollars", "1").code == 0
+        told = cli(*arguments, "-o", "out.jsonl", "--max-cost", "0.5")
+        assert told.code == 0, told.err
+        assert "callboard list --tag nightly" in told.out
+        (cap,) = [budget for budget in queue.board_budgets() if budget.name == naming.name]
+        assert (cap.value, cap.cost) == ("nightly", 500_000_000)
+    assert len(priced.journal()) == 2
+    tags = [json.loads(line) for line in cli("costs", "--by", "tag", "--json").out.splitlines()]
+    assert {row["tag"]: row["calls"] for row in tags} == {naming.name: 1, "nightly": 1}
+    standings = {told["budget"]: told for told in map(json.loads, cli("budgets", "--json").out.splitlines())}
+    assert standings[naming.name]["spent_usd"] == standings["map:another"]["spent_usd"] > 0
+
+
+@pytest.mark.parametrize("tag", ["", "x" * 201])
+def test_a_tag_that_no_job_can_have_is_refused_before_anything_is_posted(cli, provider, rows, here, tag):
+    told = cli("map", rows, "--prompt", "Say: {t}", "--tag", tag)
+    assert (told.code, "--tag: must be text of 1 to 200 characters" in told.err) == (2, True), told.err
+    assert not (here / "callboard.db").exists()
 
 
 def test_where_it_is_money_and_somebody_is_there_it_asks(cli, priced, rows, here):

@@ -105,7 +105,7 @@ def test_a_missing_field_says_what_the_row_has():
 def test_the_same_question_has_the_same_key_and_equal_rows_have_their_own():
     def keys(prompt="{a}", model="m", options=None, rows=({"a": 1}, {"a": 1}, {"a": 2})):
         naming = Naming(prompt, model, options or {})
-        return [naming.key(Row(n, n, fields)) for n, fields in enumerate(rows)], naming.tag
+        return [naming.key(Row(n, n, fields)) for n, fields in enumerate(rows)], naming.name
 
     first, tag = keys()
     assert len(set(first)) == 3
