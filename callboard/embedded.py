@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self
@@ -17,12 +18,16 @@ from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.messages import DISPATCHER, ROOT, Describe, Drain, Hasten, WakeUp
 from callboard.actors.providers.actor import Engine
 from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.routing import model_routes
 from callboard.actors.runner.handlers import HandlerRegistry, load_handlers
 from callboard.actors.settings import CompanySettings
 from callboard.actors.snapshot import CompanySnapshot
 from callboard.actors.supervisor.tree import CompanyParts, start_company
 from callboard.config import AUTO, load_config
+from callboard.persistence import routes
 from callboard.persistence.board import WorkerBoard
+from callboard.persistence.engine import open_database
+from callboard.persistence.errors import DatabaseError
 
 if TYPE_CHECKING:
     from callboard.actors.providers.own import OwnProvider
@@ -34,6 +39,8 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT = 30.0
 STOP_GRACE = 10.0
 """Seconds the actors have to end, once nothing is being worked on."""
+ROUTES_TIMEOUT = 0.5
+"""Seconds a start waits at most for another writer, to write what only helps people."""
 
 
 class CompanyFailedError(RuntimeError):
@@ -92,6 +99,7 @@ class Supervisor:
                 self._own_providers[name] = load_own(settings)
         self._registry = HandlerRegistry({**load_handlers(self.config.handlers), **self._given}, self._retry_policies)
         self._board = WorkerBoard.open(self.config.database, owner=self.owner, synchronous=self.config.synchronous)
+        self._tell_routes()
         self._system = ActorSystem(on_root_exit=self._on_root_exit)
         atexit.register(self._at_exit)
         parts = CompanyParts(
@@ -156,6 +164,22 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _tell_routes(self) -> None:
+        """Let hosts know where our models lead. A database that refuses it now is no reason not to start: the store waits for it to work."""
+        try:
+            with (
+                contextlib.closing(
+                    open_database(
+                        self.config.database, synchronous=self.config.synchronous, busy_timeout=ROUTES_TIMEOUT
+                    )
+                ) as database,
+                database.connect() as connection,
+                connection.write(),
+            ):
+                routes.publish(connection, model_routes(self.config), time.time_ns() // 1_000_000)
+        except DatabaseError as error:
+            logger.warning("%s; hosts are not told which limit keys the models of this worker have", error)
 
     def _make_engine(self, provider: str) -> Engine:
         settings = self.config.providers[provider]

@@ -6,7 +6,6 @@ Importing this module loads no database library; the first use of a queue does.
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidJobError, JobNotFoundError
@@ -23,6 +22,7 @@ from .queue_money import QueueMoney
 from .queue_retention import QueueRetention
 from .queue_schedules import QueueSchedules
 from .queue_search import QueueSearch
+from .wording import when
 
 if TYPE_CHECKING:
     from . import host_store as store
@@ -321,26 +321,22 @@ class JobQueue(
         reason = f": {row.reason}" if row.reason else ""
         match row.state:
             case JobState.WAITING if row.held_until is not None and row.held_until > self.clock():
-                return f"held by {row.held_by or 'a limit'} until {_when(row.held_until)}{reason}"
+                return f"held by {row.held_by or 'a limit'} until {when(row.held_until)}{reason}"
             case JobState.WAITING:
                 from .queues import why_waiting
 
                 with self._reader() as connection:
-                    return why_waiting(connection, row)
+                    return why_waiting(connection, row, self.clock())
             case JobState.WAITING_CHILDREN:
                 from . import batches, family
 
                 with self._reader() as connection:
                     return f"waits on {family.waits_on(connection, row)}{batches.waits_in(connection, row.id)}"
             case JobState.DELAYED:
-                return f"not before {_when(row.run_at)}{reason}"
+                return f"not before {when(row.run_at)}{reason}"
             case JobState.ACTIVE:
                 with self._reader() as connection:
                     owner, until = store.holder(connection, row.id)
-                return f"being worked on by {owner} since {_when(row.started_at)}, attempt {row.attempt}, lease until {_when(until)}"
+                return f"being worked on by {owner} since {when(row.started_at)}, attempt {row.attempt}, lease until {when(until)}"
             case _:
                 return f"{row.state}{reason}"
-
-
-def _when(at: int | None) -> str:
-    return "an unknown time" if at is None else datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="seconds")

@@ -4,11 +4,13 @@ A paused queue's jobs are not claimed; those that are being worked on go on. Pau
 moment it is committed, in every worker.
 """
 
+from . import routes
 from .engine import Connection
 from .lifecycle import JobState
-from .model import JobRow, QueueStatus
+from .model import JobRow, LimitHold, QueueStatus
 from .new_job import queue_name
 from .sql import Prepared
+from .wording import when
 
 _PAUSE = Prepared("queues.PAUSE")
 _RESUME = Prepared("queues.RESUME")
@@ -74,8 +76,8 @@ def recount(c: Connection) -> int:
     return len(wrong)
 
 
-def why_waiting(c: Connection, row: JobRow) -> str:
-    """Why a waiting job that no limit holds has not been claimed: its queue, its group, or those ahead of it."""
+def why_waiting(c: Connection, row: JobRow, now: int) -> str:
+    """Why a waiting job that is not held itself has not been claimed: its queue, a hold of its model's key, its group, or those ahead of it."""
     if paused_at(c, row.queue) is not None:
         return f"its queue {row.queue!r} is paused"
     note = row.held_by
@@ -83,6 +85,8 @@ def why_waiting(c: Connection, row: JobRow) -> str:
         note = found[0][0]
     if note is not None:
         return f"no worker takes it: {note}"
+    if found_holds := routes.held(c, row, now):
+        return _told_of(found_holds)
     if row.group_key is not None and row.group_limit is not None:
         worked_on = c.run(_WORKED_ON, {"group_key": row.group_key})[0][0]
         if worked_on >= row.group_limit:
@@ -90,3 +94,14 @@ def why_waiting(c: Connection, row: JobRow) -> str:
     ahead = c.run(_AHEAD, {"job_id": row.id})[0][0]
     suspect = f"; it was in flight when workers died ({row.losses} times)" if row.losses else ""
     return f"waiting for a free runner, {ahead}{' or more' if ahead >= 1000 else ''} like it ahead{suspect}"
+
+
+def _told_of(holds: list[LimitHold]) -> str:
+    """Of the model's own key, then of those that the job would go on to."""
+    own, *others = holds
+    also = "".join(
+        f"; {one.key}, to which it would go on, is too, until {when(one.until)} ({one.kind})" for one in others
+    )
+    lift = next((one.key for one in holds if one.kind in ("auth", "quota")), None)
+    hint = "" if lift is None else f"; put that right, then: callboard limits --resume {lift}"
+    return f"the limit key of its model, {own.key}, is on hold since {when(own.at)} until {when(own.until)} ({own.kind}): {own.reason}{also}{hint}"

@@ -33,6 +33,7 @@ from .schema_shared import (
     limit_holds,
     limit_keys,
     limit_usage,
+    routes,
 )
 
 # Others find everything here.
@@ -63,6 +64,7 @@ __all__ = [
     "messages",
     "metadata",
     "queues",
+    "routes",
     "schedules",
     "steps",
     "transitions",

@@ -75,6 +75,16 @@ limit_keys = Table(
     Column("at", Integer, nullable=False),
 )
 
+# By which limit keys the calls of each model are admitted, as the worker that started last is configured: JSON lists, see `routes`.
+routes = Table(
+    "llm_routes",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("limit_keys", Text, CheckConstraint("json_valid(limit_keys)", name="limit_keys_json"), nullable=False),
+    Column("goes_on", Text, CheckConstraint("json_valid(goes_on)", name="goes_on_json"), nullable=False),
+    Column("at", Integer, nullable=False),
+)
+
 # What each budget has spent in its period ('' where it has none), and what calls in flight may yet cost. Nano-dollars, and tokens.
 budget_usage = Table(
     "llm_budget_usage",

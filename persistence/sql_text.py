@@ -1299,6 +1299,13 @@ SELECT id, finished_at,
         )
     ORDER BY finished_at, id LIMIT :limit + 0
 """,
+    "routes.OF": """
+SELECT limit_keys, goes_on FROM llm_routes WHERE model = :model
+""",
+    "routes.PUBLISH": """
+INSERT INTO llm_routes (model, limit_keys, goes_on, at) VALUES (:model, :keys, :goes_on, :now)
+    ON CONFLICT DO UPDATE SET limit_keys = excluded.limit_keys, goes_on = excluded.goes_on, at = excluded.at
+""",
     "schedules.DUE": """
 SELECT llm_schedules.name, llm_schedules.cron, llm_schedules.every_ms, llm_schedules.timezone, llm_schedules.catch_up, llm_schedules.job, llm_schedules.next_at, llm_schedules.last_at, llm_schedules.paused_at, llm_schedules.problem, llm_schedules.created_at
 FROM llm_schedules
@@ -1465,6 +1472,15 @@ CREATE TABLE llm_queues (
 	name TEXT NOT NULL,
 	paused_at INTEGER,
 	PRIMARY KEY (name)
+)
+""",
+    """
+CREATE TABLE llm_routes (
+	model TEXT NOT NULL,
+	limit_keys TEXT NOT NULL CONSTRAINT limit_keys_json CHECK (json_valid(limit_keys)),
+	goes_on TEXT NOT NULL CONSTRAINT goes_on_json CHECK (json_valid(goes_on)),
+	at INTEGER NOT NULL,
+	PRIMARY KEY (model)
 )
 """,
     """

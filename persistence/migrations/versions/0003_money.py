@@ -144,6 +144,15 @@ CREATE TABLE llm_limit_keys (
 )
     """,
     """
+CREATE TABLE llm_routes (
+    model TEXT NOT NULL,
+    limit_keys TEXT NOT NULL CONSTRAINT limit_keys_json CHECK (json_valid(limit_keys)),
+    goes_on TEXT NOT NULL CONSTRAINT goes_on_json CHECK (json_valid(goes_on)),
+    at INTEGER NOT NULL,
+    PRIMARY KEY (model)
+)
+    """,
+    """
 CREATE TABLE llm_budget_usage (
     budget TEXT NOT NULL,
     period TEXT NOT NULL,
