@@ -11,6 +11,7 @@ import pytest
 
 from callboard import Config, JobQueue, Supervisor
 from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.runner import calling
 from callboard.actors.settings import ModelSettings, RetrySettings, RunnerSettings
 from callboard.simulator import Simulator, SimulatorConfig
 
@@ -92,7 +93,9 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path):
+def stage(tmp_path, monkeypatch):
+    # The first call of a company finds no limiter, asks for one and looks again after this: it would be most of what a test takes.
+    monkeypatch.setattr(calling, "RESERVE_AGAIN", 0.005)
     threads, actors = set(threading.enumerate()), set(pykka.ActorRegistry.get_all())
     with ExitStack() as stack:
         yield Stage(stack, tmp_path)
