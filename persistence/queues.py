@@ -4,7 +4,6 @@ A paused queue's jobs are not claimed; those that are being worked on go on. Pau
 moment it is committed, in every worker.
 """
 
-from . import routes
 from .engine import Connection
 from .lifecycle import JobState
 from .model import JobRow, LimitHold, QueueStatus
@@ -78,6 +77,8 @@ def recount(c: Connection) -> int:
 
 def why_waiting(c: Connection, row: JobRow, now: int) -> str:
     """Why a waiting job that is not held itself has not been claimed: its queue, a hold of its model's key, its group, or those ahead of it."""
+    from . import routes
+
     if paused_at(c, row.queue) is not None:
         return f"its queue {row.queue!r} is paused"
     note = row.held_by

@@ -7,6 +7,7 @@ what it waits for is a key on hold. Of two workers that are configured different
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from .batches import DRIVERS
 from .engine import Connection
 from .json_text import dumps, loads
 from .limits import holds
@@ -46,7 +47,7 @@ def held(c: Connection, job: JobRow, now: int) -> list[LimitHold]:
     Empty where one of them is free, and where nobody knows which keys they are. The same choice as the dispatcher's (`actors.plan`).
     """
     standing = {hold.key: hold for hold in holds(c) if hold.until > now}
-    if not standing or (job.model is None and job.type != "chat"):
+    if not standing or (job.model is None and job.type != "chat") or job.type == DRIVERS["batch"]:
         return []
     keys, goes_on = _route(c, job.model or DEFAULT)
     found: list[LimitHold] = []

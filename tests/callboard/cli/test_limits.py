@@ -7,6 +7,9 @@ import time
 import pytest
 
 from callboard import JobQueue
+from callboard.actors.providers.settings import ProviderSettings
+from callboard.actors.settings import ModelSettings
+from callboard.cli.follow import Quiet
 from callboard.persistence import limits
 from callboard.persistence.limit_rules import Charge, Gate
 
@@ -106,3 +109,35 @@ def test_a_hold_of_a_key_that_no_worker_here_has_used_is_shown(cli):
     hold("other", "auth")
     (shown,) = json.loads(cli("limits", "--json").out)["keys"]
     assert (shown["key"], shown["hold"]["kind"]) == ("other", "auth")
+
+
+def test_a_job_that_waits_for_a_key_on_hold_says_so_and_one_that_can_go_elsewhere_does_not_wait(cli, stage):
+    where = ["--database", stage.database]
+    stage.simulator.faults({"match": {"model": "m-1"}, "fault": {"kind": "status", "status": 401}})
+    company = stage.company(
+        models={
+            "m": ModelSettings(provider="sim", model="m-1"),
+            "either": ModelSettings(provider="sim", model="m-1", fallback=("other",), fallback_on=("auth",)),
+            "other": ModelSettings(provider="own", model="m-2"),
+        },
+        providers={
+            name: ProviderSettings(
+                name=name, wire="openai-chat", base_url=f"{stage.simulator.url}/v1", allow_private=True
+            )
+            for name in ("sim", "own")
+        },
+    )
+    first = stage.queue.add("chat", {"prompt": "Hello."})
+    stage.until(lambda: stage.queue.why(first).startswith("held by sim"), "the key is refused")
+    stage.until(lambda: "sim/m-1" in company.status().held_keys, "the dispatcher knows")
+    behind = stage.queue.add("chat", {"prompt": "Hello again."})
+    held = r"the limit key of its model, sim, is on hold since \S+\+00:00 until \S+\+00:00 \(auth\): .*401.*callboard limits --resume sim"
+    assert re.match(held, behind.why())
+    assert re.search(held, " ".join(cli("show", behind.id, *where).out.split()))
+    assert re.match(held, json.loads(cli("show", behind.id, "--json", *where).out)["why"])
+    assert re.search(held, Quiet(behind).news())
+    assert stage.done(stage.queue.add("chat", {"prompt": "Hello."}, model="either")).state == "completed"
+
+    stage.simulator.clear_faults()
+    assert cli("limits", "--resume", "sim", *where).code == 0
+    assert {stage.done(job).state for job in (first, behind)} == {"completed"}
