@@ -54,7 +54,7 @@ from ..providers.batch_api import (
     UploadFile,
     batch_format_for,
 )
-from ..providers.model import CallError, ErrorClass, request_from_json
+from ..providers.model import CallError, ErrorClass, Scope, request_from_json
 from ..settings import CompanySettings
 from . import batch_results
 from .effects import CallFailedError, ComeBack, Effect, Exchange, OrderOnBoard
@@ -85,6 +85,8 @@ NOT_TAKEN = frozenset(
 """Failures of a creation after which there is certainly no batch."""
 OVER = frozenset({ErrorClass.CONFLICT, ErrorClass.INVALID, ErrorClass.NOT_FOUND})
 """Failures of a cancellation after which there is nothing to cancel."""
+GONE_AFTER = 5
+"""Looks and failures after which results that are not there (404) are taken for gone: right after its end, a file may not be seen yet."""
 TO_BE_CHANGED = frozenset({ErrorClass.INVALID, ErrorClass.TOO_LARGE, ErrorClass.CONTEXT})
 
 
@@ -98,6 +100,11 @@ def _page(lines: Iterable[bytes]) -> list[bytes]:
         if size >= AT_ONCE:
             break
     return page
+
+
+def _about_the_requests(error: CallError) -> bool:
+    """Whether a refusal is about what is in the batch, so that halving it finds what is wrong; a redirect, say, refuses each half as well."""
+    return error.sent and error.kind in TO_BE_CHANGED and error.scope is Scope.REQUEST
 
 
 class Later(Exception):  # noqa: N818 - not an error: there is nothing more to do now
@@ -193,7 +200,15 @@ class _Driver:
             return
         file_id = None
         if self._form.uploads:
-            report = self._exchange(UploadFile(path=str(self._spool.requests), tag=self.batch.tag), "uploading")
+            try:
+                report = self._ask(
+                    Exchange(self.batch.provider, UploadFile(path=str(self._spool.requests), tag=self.batch.tag))
+                )
+            except CallFailedError as failed:
+                if _about_the_requests(failed.error):
+                    self._refused(failed.error.message, ())
+                    return
+                self._come_back("uploading", failed.error)
             assert isinstance(report, FileUploaded)
             file_id = report.file_id
         self._move("uploaded", sha256=digest, requests=requests, file_id=file_id)
@@ -256,13 +271,13 @@ class _Driver:
         told = f"{error.kind}: {error.message}"
         if error.sent and error.kind not in NOT_TAKEN:
             raise Later(self._at(self._own.find_after), f"whether the batch was created is not known ({told})")
-        if error.sent and error.kind in TO_BE_CHANGED:
+        if _about_the_requests(error):
             self._refused(error.message, ())
             return
         if error.kind is ErrorClass.NOT_FOUND and self.batch.file_id is not None:
-            self._move("sealed")  # its file is gone: send it again
+            self._move("sealed", polls=self.batch.polls + 1)  # its file is gone: send it again
             raise Later(self._next_poll(error.retry_after), told)
-        self._move("uploaded")
+        self._move("uploaded", polls=self.batch.polls + 1)
         raise Later(self._next_poll(error.retry_after), told)
 
     def _find(self) -> None:
@@ -367,21 +382,32 @@ class _Driver:
     # --- the results ------------------------------------------------------------------------------------------------------------------
 
     def _download(self) -> None:
-        self._fetch()
-        self._move("downloading", offset=0)
+        if self._fetch():
+            self._move("downloading", offset=0)
 
-    def _fetch(self) -> None:
+    def _fetch(self) -> bool:
+        """Fetch all files of results. False: they are not to be had, and the batch is given up."""
         assert self.batch.batch_id is not None
         for place, ref in enumerate(self.batch.results):
             operation = FetchResults(batch_id=self.batch.batch_id, ref=ref, path=str(self._spool.results(place)))
-            self._exchange(operation, "fetching the results")
+            try:
+                self._ask(Exchange(self.batch.provider, operation))
+            except CallFailedError as failed:
+                error = failed.error
+                if error.kind is ErrorClass.NOT_FOUND and self.batch.polls >= GONE_AFTER:
+                    logger.error("the results of batch %s cannot be had: %s", self.batch.batch_id, error.message)  # noqa: TRY400 - no bug of ours
+                    self._give_up("unknown", "unknown_outcome", f"the results cannot be had: {error.message}", "failed")
+                    return False
+                self._come_back("fetching the results", error)
+        return True
 
     def _apply(self) -> None:
         """Book the results page by page, and give those that have none back to be asked for again."""
         files = [self._spool.results(place) for place in range(len(self.batch.results))]
         offset = self.batch.offset
         if not all(file.exists() for file in files):
-            self._fetch()
+            if not self._fetch():
+                return
             offset = 0  # results are known by their requests, so that reading them again changes nothing
         start = 0
         for file in files:
@@ -404,7 +430,11 @@ class _Driver:
                 self._order(Apply(self._answered(wanted), offset=start + lines.tell()))
 
     def _answered(self, results: list[BatchResult]) -> list[Answered]:
-        ids = {batch_results.request_of(result.custom_id): result for result in results}
+        ids: dict[int | None, BatchResult] = {}
+        for result in results:  # of two for the same request, an answer counts, whatever else is said of it
+            request = batch_results.request_of(result.custom_id)
+            if request not in ids or isinstance(ids[request].outcome, CallError):
+                ids[request] = result
         known = self._order(FindMembers(tuple(request for request in ids if request is not None)))
         return [
             batch_results.answered(member, ids[member.id].outcome, self._settings)

@@ -79,18 +79,18 @@ async def one_more(peer, wire):
     peer.close()
 
 
-async def vanishes(peer, wire):  # noqa: ARG001 - every act is given both
+async def vanishes(peer, wire):
     peer.close()
 
 
-async def resets(peer, wire):  # noqa: ARG001 - every act is given both
+async def resets(peer, wire):
     peer.reset()
 
 
 def stands(status: str, **fields: Any) -> Act:
     """What is said to who looks."""
 
-    async def act(peer, wire):  # noqa: ARG001 - every act is given both
+    async def act(peer, wire):
         await peer.reply(json.dumps({**TOLD.response(status, usage=False), **fields}).encode())
 
     return act
@@ -98,7 +98,13 @@ def stands(status: str, **fields: Any) -> Act:
 
 def event(kind: str, **response: Any) -> bytes:
     """An event that ends the call."""
-    return TOLD.sse({"type": kind, "sequence_number": 9998, "response": {**TOLD.response(kind.split(".")[1], usage=False), **response}})
+    return TOLD.sse(
+        {
+            "type": kind,
+            "sequence_number": 9998,
+            "response": {**TOLD.response(kind.split(".")[1], usage=False), **response},
+        }
+    )
 
 
 def named(value: Any) -> list[bytes]:

@@ -12,9 +12,9 @@ from fault_parts import Part
 from fault_server import FaultServer
 
 from callboard import Config, JobQueue, Supervisor
+from callboard.actors.batch_settings import EmbeddingSettings
 from callboard.actors.providers import background, call, direct, http_client, ndjson, network, own, sse
 from callboard.actors.providers.settings import ProviderSettings
-from callboard.actors.batch_settings import EmbeddingSettings
 from callboard.actors.settings import ModelSettings, PriceSettings, RetrySettings, RunnerSettings
 from callboard.persistence.engine import (
     driver,

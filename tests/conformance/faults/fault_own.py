@@ -33,7 +33,7 @@ class Misbehaving:
         return (self._good if self._fault.once and self.calls > 1 else self._fault.act)(request)
 
 
-async def answers(request):  # noqa: ARG001 - what is asked makes no difference
+async def answers(request):
     yield wires.TEXT[:9]
     yield wires.TEXT[9:]
     yield DONE
@@ -48,7 +48,7 @@ def whole(result: Any, says: Any) -> bool:
 def yields(*pieces: Any) -> Callable[[Any], Any]:
     """Give these, one after the other, and end."""
 
-    async def act(request):  # noqa: ARG001 - as above
+    async def act(request):
         for piece in pieces:
             yield piece
 
@@ -63,7 +63,7 @@ def ends(**fields: Any) -> Callable[[Any], Any]:
 def raises(make: Callable[[], BaseException], *pieces: Any) -> Callable[[Any], Any]:
     """Give these pieces, and raise."""
 
-    async def act(request):  # noqa: ARG001 - as above
+    async def act(request):
         for piece in pieces:
             yield piece
         raise make()
@@ -81,34 +81,38 @@ def gives(value: Any) -> Callable[[Any], Any]:
 
 
 def embeds(vectors: Any, **fields: Any) -> Callable[[Any], Any]:
-    async def act(request):  # noqa: ARG001 - as above
-        return Embeddings(vectors=vectors, usage=Usage(input_uncached=7)) if not fields else Embeddings(vectors=vectors, **fields)
+    async def act(request):
+        return (
+            Embeddings(vectors=vectors, usage=Usage(input_uncached=7))
+            if not fields
+            else Embeddings(vectors=vectors, **fields)
+        )
 
     return act
 
 
-async def never(request):  # noqa: ARG001 - as above
+async def never(request):
     await asyncio.Event().wait()
     yield DONE
 
 
-async def stands_still(request):  # noqa: ARG001 - as above
+async def stands_still(request):
     yield "S"
     await asyncio.Event().wait()
 
 
-async def trickles(request):  # noqa: ARG001 - as above
+async def trickles(request):
     while True:
         yield "S"
         await asyncio.sleep(0.02)  # the pace of an answer that never ends
 
 
-async def empty_for_ever(request):  # noqa: ARG001 - as above
+async def empty_for_ever(request):
     while True:
         yield ""
 
 
-async def will_not_be_cancelled(request):  # noqa: ARG001 - as above
+async def will_not_be_cancelled(request):
     yield "S"
     try:
         await asyncio.Event().wait()
@@ -117,7 +121,7 @@ async def will_not_be_cancelled(request):  # noqa: ARG001 - as above
         yield DONE
 
 
-async def hangs_when_cancelled(request):  # noqa: ARG001 - as above
+async def hangs_when_cancelled(request):
     yield "S"
     try:
         await asyncio.Event().wait()
@@ -125,7 +129,7 @@ async def hangs_when_cancelled(request):  # noqa: ARG001 - as above
         await asyncio.Event().wait()
 
 
-async def raises_when_cancelled(request):  # noqa: ARG001 - as above
+async def raises_when_cancelled(request):
     yield "S"
     try:
         await asyncio.Event().wait()
@@ -133,7 +137,7 @@ async def raises_when_cancelled(request):  # noqa: ARG001 - as above
         raise ValueError("while it was tidying up")
 
 
-async def hangs_after_its_answer(request):  # noqa: ARG001 - as above
+async def hangs_after_its_answer(request):
     try:
         yield wires.TEXT
         yield DONE
@@ -141,7 +145,7 @@ async def hangs_after_its_answer(request):  # noqa: ARG001 - as above
         await asyncio.Event().wait()
 
 
-async def raises_after_its_answer(request):  # noqa: ARG001 - as above
+async def raises_after_its_answer(request):
     try:
         yield wires.TEXT
         yield DONE
@@ -149,7 +153,7 @@ async def raises_after_its_answer(request):  # noqa: ARG001 - as above
         raise ValueError("while it was tidying up")
 
 
-async def cancelled_within(request):  # noqa: ARG001 - as above
+async def cancelled_within(request):
     """A task of its own was cancelled, by nobody of ours."""
     yield "S"
     task = asyncio.create_task(asyncio.Event().wait())

@@ -17,10 +17,13 @@ WAIT = 20.0
 
 
 class Peer:
-    """One request that was read whole, and the means to answer it badly. `kinds`: how many of each kind its fault has had, as its act counts them."""
+    """One request that was read whole, and the means to answer it badly. `kinds`: how many of each kind its fault has had, as its act counts them.
 
-    def __init__(self, name, number, head, body, kinds, reader, writer):
-        self.name, self.number, self.head, self.body, self.kinds = name, number, head, body, kinds
+    `kept` is what the fault's server has from one request to the next.
+    """
+
+    def __init__(self, name, number, head, body, kinds, kept, reader, writer):
+        self.name, self.number, self.head, self.body, self.kinds, self.kept = name, number, head, body, kinds, kept
         self.method, self.path = head.decode("latin-1").split(" ", 2)[:2]
         self.reader, self.writer = reader, writer
 
@@ -91,6 +94,7 @@ class FaultServer:
         self._acts = acts
         self.seen = Counter()
         self.kinds = defaultdict(Counter)
+        self.kept = defaultdict(dict)
         self.bodies = {}
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(lambda *_: None)  # broken handshakes are what this is about
@@ -144,7 +148,9 @@ class FaultServer:
             body = await reader.readexactly(length)
             name = head.split(b" ", 2)[1].split(b"/")[1].decode()
             self.seen[name] += 1
-            await self._acts[name](Peer(name, self.seen[name], head, body, self.kinds[name], reader, writer))
+            await self._acts[name](
+                Peer(name, self.seen[name], head, body, self.kinds[name], self.kept[name], reader, writer)
+            )
 
     async def _answer_unasked(self, reader, writer):
         await reader.read(65536)
