@@ -9,10 +9,14 @@ import pytest
 from hypothesis import settings
 
 # The suite tries the same examples every time: a failure that comes and goes helps nobody. To look further: --hypothesis-profile=explore.
-settings.register_profile("suite", derandomize=True)
+# Nor may it depend on how busy the machine is: how long an example takes is no failure.
+settings.register_profile("suite", derandomize=True, deadline=None)
 settings.register_profile("explore", derandomize=False, max_examples=1000, print_blob=True)
 settings.load_profile("suite")
 
+HERE = Path(__file__).parent
+LONG = ("scenarios", "examples", "packaging")
+"""The folders of tests that start processes."""
 IN_MEMORY = Path("/dev/shm")
 """A file system in memory, where Linux has one."""
 ROOM = 1 << 30
@@ -23,6 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before the workers of `-n` start: they inherit the environment."""
     _keep_files_in_memory(config)
     _compile_once(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is long goes first, and mostly to one worker: at the end there are short tests to share out, and who waits does so beside one who computes."""
+    items.sort(key=lambda item: item.path.relative_to(HERE).parts[0] not in LONG)
 
 
 def _keep_files_in_memory(config: pytest.Config) -> None:

@@ -64,7 +64,7 @@ def write_beside_a_worker(world: Any, seconds: float) -> dict[str, Any]:
 
 
 def test_a_host_writes_into_the_same_file_while_a_worker_works(world: Any) -> None:
-    write_beside_a_worker(world, 3)
+    write_beside_a_worker(world, 1.5)
 
 
 @pytest.mark.soak

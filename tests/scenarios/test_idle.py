@@ -35,7 +35,7 @@ def test_an_idle_worker_is_silent_and_takes_a_row_that_plain_sql_has_written(wor
     simulator = world.simulate()
     worker = world.start(world.config(simulator))
     worker.wait_ready()
-    used = idle_for(world, worker, 2.0)
+    used = idle_for(world, worker, 1.0)
     assert used <= 0.05, f"{used:.1%} of a core"
     (line,) = world.run(STRANGER, world.path, given="A row by a stranger. It says little.\n").read()
     world.until(lambda: world.completed() == 1, "the stranger's job is completed")

@@ -87,7 +87,7 @@ def recovery(world: Any, in_flight: set[int], ready: int | None) -> list[int]:
 
 
 def test_every_job_ends_once_whenever_the_supervisor_is_killed(world: Any) -> None:
-    storm(world, kills=5, jobs=150, seed=20)
+    storm(world, kills=4, jobs=120, seed=20)
 
 
 @pytest.mark.soak

@@ -89,15 +89,15 @@ def utilisation(simulator: Any, limit: int, window: float) -> float:
 
 def test_a_limit_is_used_to_the_full_and_never_exceeded(world: Any) -> None:
     simulator = world.simulate(rpm=20, window_seconds=1.5)
-    world.add_chats(61)
+    world.add_chats(41)
     config = world.config(simulator, model={"limits": LimitSettings(requests_per_minute=20)}, park_after=0.5)
     with company(config, 1.5):
         world.wait_all_ended()
     stats = simulator.stats()
-    assert world.completed() == 61
+    assert world.completed() == 41
     assert stats["rejected"] == 0
     assert stats["max_requests_in_window"] <= 20
-    assert stats["requests"] == 61
+    assert stats["requests"] == 41
     used = utilisation(simulator, 20, 1.5)
     deferrals = world.rows("SELECT sum(deferrals), max(attempt), sum(failures), sum(losses) FROM llm_jobs")
     print(f"utilisation {used:.1%}; deferrals, most attempts, failures, losses: {deferrals}")
@@ -109,7 +109,7 @@ def test_a_limit_is_used_to_the_full_and_never_exceeded(world: Any) -> None:
 
 def test_two_supervisors_share_one_limit_also_when_one_of_them_is_killed(world: Any) -> None:
     simulator = world.simulate(rpm=30, window_seconds=1.0)
-    world.add_chats(91)
+    world.add_chats(61)
     config = world.config(simulator, runners=8, model={"limits": LimitSettings(requests_per_minute=30)}, park_after=0.5)
     first, second = (supervisor(world, config, 1.0, name) for name in ("first", "second"))
     for started in (first, second):
@@ -121,7 +121,7 @@ def test_two_supervisors_share_one_limit_also_when_one_of_them_is_killed(world: 
     used = utilisation(simulator, 30, 1.0)
     owners = world.rows("SELECT owner, sum(requests) FROM llm_limit_usage WHERE owner <> '' GROUP BY owner")
     print(f"utilisation {used:.1%}; held at the end {owners}")
-    assert world.completed() == 91
+    assert world.completed() == 61
     assert stats["rejected"] == 0
     assert stats["max_in_window"]["requests"] <= 30
     assert used > 0.5, (

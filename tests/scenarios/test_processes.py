@@ -92,7 +92,7 @@ LONG = " ".join(f"The {n}th sentence of a long text says something of its own." 
 
 
 def test_a_reader_in_another_process_attaches_in_the_middle_and_gets_the_beginning_and_the_rest(world: Any) -> None:
-    simulator = world.simulate(tokens_per_second=150)
+    simulator = world.simulate(tokens_per_second=300)
     job = world.queue.add("chat", {"prompt": LONG})
     worker = world.start(world.config(simulator))
     world.until(lambda: len(job.chunks()) >= 3, "the stream is under way")
@@ -108,7 +108,7 @@ def test_a_reader_in_another_process_attaches_in_the_middle_and_gets_the_beginni
 
 
 def test_a_reader_is_told_when_the_answer_begins_anew_and_never_sees_the_two_mixed(world: Any) -> None:
-    simulator = world.simulate(tokens_per_second=100)
+    simulator = world.simulate(tokens_per_second=250)
     job = world.queue.add("chat", {"prompt": LONG})
     first = world.start(world.config(simulator))
     follower = world.run(FOLLOWER, world.path, job.id)

@@ -7,7 +7,7 @@ import pytest
 
 
 def test_a_worker_stopped_past_its_lease_writes_nothing_to_the_job_that_was_given_to_another(world: Any) -> None:
-    simulator = world.simulate(tokens_per_second=12)
+    simulator = world.simulate(tokens_per_second=20)
     config = world.config(simulator, runners=1, lease_ttl=1.0)
     (job_id,) = world.add_chats(1)
     zombie = world.start(config)

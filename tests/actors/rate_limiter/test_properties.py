@@ -95,7 +95,7 @@ def test_calls_are_granted_by_priority_then_in_order_of_arrival(run_jobs, jobs, 
         ({"requests": 1000, "tokens": 100_000}, (1000, 1000), 900, 8),
     ],
 )
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_nearly_all_of_a_limit_is_used_under_saturation(run_jobs, saturating_jobs, limits, tokens, n, windows, seed):
     end = windows * 60.0
     run = run_jobs(saturating_jobs(n, seed, end, tokens), until=end, window=60.0, **limits)

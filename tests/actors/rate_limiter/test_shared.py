@@ -189,9 +189,9 @@ PLACES = {
 def test_two_workers_use_one_limit_to_the_full_and_never_exceed_it(connection, provider_class, limited, tokens):
     world = World(connection, provider_class(), seed=1, tokens=tokens, **limited)
     workers = [world.start(owner) for owner in "ab"]
-    world.play(until=240.0)
+    world.play(until=180.0)
     world.provider.assert_within(world.settings, 60.0)
-    best = max(world.used(PLACES[name], 60.0, 240.0) / (3 * limit) for name, limit in limited.items())
+    best = max(world.used(PLACES[name], 60.0, 180.0) / (2 * limit) for name, limit in limited.items())
     assert best >= 0.97, best
     assert all(worker.granted > 40 for worker in workers), "neither starves the other"
 

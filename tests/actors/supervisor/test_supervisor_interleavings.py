@@ -18,7 +18,7 @@ from callboard.actors.supervisor.messages import ChildDown, ChildStarted, StartC
 from callboard.actors.supervisor.spec import Backoff, ChildSpec, Intensity, Restart, Strategy
 from callboard.actors.supervisor.supervisor import EscalatedError, SupervisorActor
 
-SEEDS = 400
+SEEDS = 200
 SOAK_SEEDS = 1000
 BACKOFF = Backoff(base=0.5, cap=4.0, min_uptime=5.0)
 INTENSITY = Intensity(max_restarts=6, within=20.0, max_consecutive=4)
