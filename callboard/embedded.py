@@ -179,7 +179,7 @@ class Supervisor:
             ):
                 routes.publish(connection, model_routes(self.config), time.time_ns() // 1_000_000)
         except DatabaseError as error:
-            logger.warning("%s; hosts are not told which limit keys the models of this worker have", error)
+            logger.debug("%s; hosts are not told which limit keys the models of this worker have", error)
 
     def _make_engine(self, provider: str) -> Engine:
         settings = self.config.providers[provider]
