@@ -38,6 +38,9 @@ ONCE_WAITS_MS = 60_000
 ORPHANED_DRAIN = 1.0
 """Seconds running jobs have when the parent has gone."""
 
+YOUNG_OBJECTS = 10_000
+"""Objects made after which Python looks for cycles among the young. With its 700 it would look some fifty times in a hundred calls, which leave none."""
+
 
 def run_worker(
     config: Config, *, once: bool = False, watch_stdin: bool = False, on_ready: Callable[[], None] | None = None
@@ -61,6 +64,7 @@ def run_worker(
     # What is here now, tens of thousands of objects of modules and libraries, is here to stay: a full collection that goes through it holds up
     # every thread for some 50 ms, in the midst of calls.
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     _notify_systemd("READY=1")
     if on_ready is not None:
         on_ready()

@@ -61,8 +61,9 @@ class CallEngine:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._heartbeat_at = 0.0
-        self._lock = threading.Lock()  # guards the three below: which calls live, and whether work is taken
+        self._lock = threading.Lock()  # guards the four below: which calls live, what the loop is told, and whether work is taken
         self._live: dict[Hashable, Call | Exchange] = {}
+        self._orders: deque[Callable[[], None]] = deque()
         self._accepting = False
         self._loop: asyncio.AbstractEventLoop | None = None
         # Loop thread only:
@@ -155,7 +156,7 @@ class CallEngine:
                 raise ValueError(f"call {call_key!r} is in flight already; each submit needs a key of its own")
             if self._accepting and self._loop is not None:
                 self._live[call_key] = call
-                self._loop.call_soon_threadsafe(self._begin, call)
+                self._order(self._loop, lambda: self._begin(call))
                 return
         call.end(_never_sent(f"the call engine of provider {self.settings.name!r} is not running"), None)
 
@@ -166,13 +167,19 @@ class CallEngine:
         """
         with self._lock:
             if self._accepting and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._abort, call_key, keep)
+                self._order(self._loop, lambda: self._abort(call_key, keep))
 
     def end_kept(self, handle: Handle) -> None:
         """End at the provider a call that goes on there. Returns at once; a failure is logged."""
         with self._lock:
             if self._accepting and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._end_kept, handle)
+                self._order(self._loop, lambda: self._end_kept(handle))
+
+    def _order(self, loop: asyncio.AbstractEventLoop, order: Callable[[], None]) -> None:
+        """Have the loop do this. Waking it costs a write to a pipe, so that is done once for all that is ordered meanwhile. Holding the lock."""
+        self._orders.append(order)
+        if len(self._orders) == 1:
+            loop.call_soon_threadsafe(self._obey)
 
     @property
     def heartbeat_at(self) -> float:
@@ -261,6 +268,13 @@ class CallEngine:
             self._heartbeat_at = time.monotonic()
             await asyncio.sleep(HEARTBEAT)
             await self._tend()
+
+    def _obey(self) -> None:
+        with self._lock:
+            orders, self._orders = self._orders, deque()
+        loop = asyncio.get_running_loop()
+        for order in orders:
+            loop.call_soon(order)
 
     def _begin_stop(self) -> None:
         assert self._stopping is not None

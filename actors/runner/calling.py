@@ -371,7 +371,9 @@ class CallingActor(Actor):
         if work.leaving:
             self._finish_when_quiet(work)
         elif call.then is not None:
-            call.then()
+            # Let go of: it knows the call that knows it, and an answer may be large.
+            then, call.then = call.then, None
+            then()
             self._leave_to_wait(work)
 
     def _go_elsewhere(self, work: Work, call: Call) -> None:

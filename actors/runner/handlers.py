@@ -182,7 +182,7 @@ class ThreadPerformance(_AskingPerformance):
 
     def __init__(self, handler: SyncHandler, job: ClaimedJob, post: Post) -> None:
         super().__init__(job.lease, post)
-        self._context = JobContext(job, self)
+        self._job = job
         self._handler = handler
 
     def start(self) -> None:
@@ -191,7 +191,7 @@ class ThreadPerformance(_AskingPerformance):
 
     def _run(self) -> None:
         try:
-            ended = HandlerEnded(self._lease, value=self._handler(self._context))
+            ended = HandlerEnded(self._lease, value=self._handler(JobContext(self._job, self)))
         except BaseException as error:  # noqa: BLE001  # SystemExit in a handler fails its job, not the process
             ended = HandlerEnded(self._lease, error=error)
         self._post(ended)
@@ -202,7 +202,7 @@ class AsyncPerformance(_AskingPerformance):
 
     def __init__(self, handler: AsyncHandler, job: ClaimedJob, post: Post, loop: "HandlerLoop") -> None:
         super().__init__(job.lease, post)
-        self._context = AsyncJobContext(job, self)
+        self._job = job
         self._handler = handler
         self._loop = loop
         self._task: asyncio.Task[None] | None = None  # this and the next: the loop's thread only
@@ -229,7 +229,7 @@ class AsyncPerformance(_AskingPerformance):
 
     async def _run(self) -> None:
         try:
-            self._ended = HandlerEnded(self._lease, value=await self._handler(self._context))
+            self._ended = HandlerEnded(self._lease, value=await self._handler(AsyncJobContext(self._job, self)))
         except BaseException as error:  # noqa: BLE001  # as in ThreadPerformance; a cancelled task has ended all the same
             self._ended = HandlerEnded(self._lease, error=error)
 

@@ -47,6 +47,27 @@ def test_what_a_worker_starts_with_is_left_out_of_its_collections(world: Any, tm
     assert world.queue.add("frozen", {}).wait(30).result > 20_000
 
 
+def test_a_job_leaves_nothing_for_the_collector(world: Any, tmp_path: Path) -> None:
+    """What knows itself is freed only when Python looks for it, and until then an answer of a megabyte stays."""
+    (tmp_path / "counting.py").write_text(
+        "import gc\n\n"
+        "def hold(context):\n    gc.collect()\n    gc.disable()\n\n"
+        "def found(context):\n"
+        "    gc.set_debug(gc.DEBUG_SAVEALL)\n    gc.collect()\n    gc.set_debug(0)\n    gc.enable()\n"
+        "    return sorted({type(one).__name__ for one in gc.garbage if type(one).__module__.startswith('callboard')})\n"
+    )
+    config = world.config(
+        world.simulate(), profile="solo", handlers={"hold": "counting:hold", "found": "counting:found"}
+    )
+    world.start(config, env={"PYTHONPATH": str(tmp_path)})
+    world.add_chats(1)  # the first loads what the others find there
+    world.wait_all_ended()
+    world.queue.add("hold", {}).wait(30)
+    world.add_chats(20)
+    world.wait_all_ended()
+    assert world.queue.add("found", {}).wait(30).result == []
+
+
 def test_a_solo_worker_stays_within_its_memory(world: Any) -> None:
     simulator = world.simulate()
     worker = world.start(world.config(simulator, profile="solo"))
