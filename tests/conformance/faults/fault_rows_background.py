@@ -18,7 +18,7 @@ from fault_background import (
     unnumbered,
     vanishes,
 )
-from fault_kinds import ANSWERED, FIRST_TOKEN, MAX_BODY, NO_PROGRESS, SOON, End, Fault, failed, held, refused
+from fault_kinds import ANSWERED, FIRST_TOKEN, MAX_BODY, NO_PROGRESS, End, Fault, failed, held, refused
 
 ONLY = ("background",)
 LOST = told(SOME)
@@ -73,7 +73,7 @@ MADE = [
         "stands still after the event that names the call (`first_token`), once",
         well(2, attempts=1),
         plays(make=told(CREATED, end="stall")),
-        options=FIRST_TOKEN,
+        options={"first_token_timeout": 0.6},
     ),
     row(
         "stall-text",
@@ -251,14 +251,15 @@ FOLLOWED_UP = [
         "stands still (`no_progress`), once",
         well(3, attempts=1),
         [told([], end="stall"), good],
-        options=NO_PROGRESS,
+        options={"no_progress_timeout": 0.6},
     ),
     follow(
         "total",
-        "stands still at each attempt (`total`)",
-        failed("timeout", 3, "maybe", made=1, code="total"),
+        "stands still (`total`)",
+        failed("timeout", 2, "maybe", made=1, attempts=1, code="total"),
         told([], end="stall"),
-        options=SOON,
+        options={"total_timeout": 0.8},
+        attempts=1,
     ),
 ]
 
