@@ -14,8 +14,7 @@ settings.register_profile("suite", derandomize=True, deadline=None)
 settings.register_profile("explore", derandomize=False, max_examples=1000, print_blob=True)
 settings.load_profile("suite")
 
-HERE = Path(__file__).parent
-LONG = ("scenarios", "examples", "packaging")
+LONG = frozenset({"scenarios", "examples", "packaging"})
 """The folders of tests that start processes."""
 IN_MEMORY = Path("/dev/shm")
 """A file system in memory, where Linux has one."""
@@ -31,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is long goes first, and mostly to one worker: at the end there are short tests to share out, and who waits does so beside one who computes."""
-    items.sort(key=lambda item: item.path.relative_to(HERE).parts[0] not in LONG)
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
 
 
 def _keep_files_in_memory(config: pytest.Config) -> None:
