@@ -97,7 +97,7 @@ def _perform(part, wire, faults, path, server):
         models=models,
         runners=RunnerSettings(min=len(faults), max=len(faults)),
         retries=RetrySettings(base=0.001, cap=0.002),
-        batch=BatchSettings(max_age=0.05, poll=0.02, poll_cap=0.1, find_after=0.2),
+        batch=BatchSettings(max_requests=JOBS, max_age=0.5, poll=0.02, poll_cap=0.1, find_after=0.2),
         poll_interval=0.02,
         sweep_interval=0.1,
         park_after=0.2,
