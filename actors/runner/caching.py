@@ -26,6 +26,7 @@ from ..providers.model import AnyRequest, Completion, Finish, Request, answer_fr
 from ..settings import Route
 from . import booking
 from .calling import CallingActor
+from .effects import CallModel
 from .structured import checker, read_answer
 from .work import Call, LookDue, Looking, Stage, Work
 
@@ -86,17 +87,19 @@ class CachingActor(CallingActor):
 
     def _begin_call(self, work: Work, call: Call) -> None:
         self._leave_flight(call)
-        if call.kept is not None or self._max_age(work) <= 0:
+        if call.kept is not None or self._max_age(work, call) <= 0:
             self._make(work, call)
             return
         account = self._settings.providers[call.route.provider].base_url
         call.looking = Looking(key_of(call.request, call.route, account), self.monotonic())
         self._look(work, call)
 
-    def _max_age(self, work: Work) -> float:
-        """Seconds; 0 for a job that is given no old answers."""
-        own = work.job.options.cache
-        return own if own is not None else self._settings.cache.max_age or 0.0
+    def _max_age(self, work: Work, call: Call) -> float:
+        """Seconds; 0 for a call that is given no old answers."""
+        for said in (call.effect.cache if isinstance(call.effect, CallModel) else None, work.job.options.cache):
+            if said is not None:
+                return said
+        return self._settings.cache.max_age or 0.0
 
     def _look(self, work: Work, call: Call) -> None:
         assert call.looking is not None
@@ -108,7 +111,7 @@ class CachingActor(CallingActor):
             call=call.ref,
             key=call.looking.key,
             intent=booking.intent_of(call.effect, call.request, call.route, call.charge),
-            max_age_ms=round(self._max_age(work) * 1000),
+            max_age_ms=round(self._max_age(work, call) * 1000),
             waits=patience is None or self.monotonic() - call.looking.since < patience,
         )
         self.tell(STORE, order)

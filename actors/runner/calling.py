@@ -56,7 +56,8 @@ FLUSH_AFTER = 0.1
 """Seconds that streamed text may wait to be written together; the first piece of an answer does not wait."""
 FLUSH_CHARS = 4096
 PROGRESS_EVERY = 0.15
-RESERVE_AGAIN = 0.1
+RESERVE_AGAIN = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Seconds between looks for a limiter that is being started: mostly it is there in milliseconds."""
 GO_BACK_FOR = 0.25
 """Seconds until a job may be claimed again whose provider was restarting."""
 
@@ -207,7 +208,7 @@ class CallingActor(Actor):
         name = limiter_name(call.route.limit_key)
         if self.system.directory.find(name) is None:
             self._open_limiter(call.route)
-            self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
+            self._reserve_soon(call)
             return
         self.watch(name)
         assert self._work is not None
@@ -219,6 +220,10 @@ class CallingActor(Actor):
             assumed_output=charges.assumed_output(call.request) if call.kept is None else 0,
         )
         self.tell(name, order)
+
+    def _reserve_soon(self, call: Call) -> None:
+        self.after(RESERVE_AGAIN[min(call.looks, len(RESERVE_AGAIN) - 1)], ReserveAgainDue(call.ref))
+        call.looks += 1
 
     def _on_granted(self, call: Call, gate: Gate) -> None:
         call.stage = Stage.INTENDING
@@ -479,7 +484,7 @@ class CallingActor(Actor):
             return
         for call in list(self._work.calls.values()):
             if call.stage is Stage.RESERVING and name == limiter_name(call.route.limit_key):
-                self.after(RESERVE_AGAIN, ReserveAgainDue(call.ref))
+                self._reserve_soon(call)
             elif call.stage is Stage.CALLING and name == provider_name(call.route.provider):
                 if call.provider_life > generation:
                     self.watch(name)

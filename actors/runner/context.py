@@ -20,7 +20,7 @@ from ...persistence.model import ClaimedJob, History, JobInput
 from ...persistence.new_job import NewJob
 from ..providers.model import Completion, Embeddings, Message
 from ..providers.parts import Image, Text, content_from_json
-from .chat_data import MAX_REASKS, message_of, options_of
+from .chat_data import MAX_REASKS, InvalidDataError, message_of, options_of
 from .effects import CallModel, Effect, Embed, JobInterrupted, KeepValue, ShowProgress, SpawnChildren
 from .embed import vectors_of
 from .structured import answer_to
@@ -31,6 +31,8 @@ Turn = Message | Mapping[str, Any]
 Prompt = str | Iterable[Turn | Text | Image]
 """What is asked: text; the text and images of one message; or turns, as `Message` or `{"role", "content"}`."""
 Asked = Generator[Effect | CallFunction, Any, T]
+MAX_CACHE_AGE = 1e9
+"""Seconds."""
 
 
 def as_messages(prompt: Prompt, system: str | None) -> tuple[Message, ...]:
@@ -59,6 +61,11 @@ def call_effect(
             **options,
             "schema": schema.model_json_schema(),
         }
+    cache = options.get("cache")
+    if cache is not None and (
+        isinstance(cache, bool) or not isinstance(cache, int | float) or not 0 <= cache <= MAX_CACHE_AGE
+    ):
+        raise InvalidDataError(f"cache: expected seconds from 0 to {MAX_CACHE_AGE:g}, got {cache!r:.60}")
     if isinstance(options.get("stop"), tuple | set):
         options["stop"] = list(options["stop"])
     if isinstance(options.get("tools"), tuple):
@@ -245,7 +252,8 @@ class JobContext(_Context):
         """Call a model and wait for its answer. Streams to the job's readers meanwhile.
 
         `options`: model, max_output (tokens), temperature, top_p, stop, seed, tools (`Tool`, or mappings of its fields), tool_choice,
-        parallel_tools, schema (a JSON Schema, or a pydantic model's class), schema_name, effort, cache_key, cache_ttl, extra. With a schema
+        parallel_tools, schema (a JSON Schema, or a pydantic model's class), schema_name, effort, cache_key, cache_ttl, extra, cache (seconds old that
+        an answer to exactly the same request may be to be given again; 0: none; else as the job says). With a schema
         the completion's `data` is the answer as a value that follows it; one that does not is asked for again, up to `reasks` times.
         Rate limits, retries of passing failures and cost are taken care of. Raises CallFailedError for a failure that trying again would not
         heal, `malformed` where the last answer does not follow the schema; InvalidDataError for an option that is none.

@@ -38,7 +38,8 @@ class CallModel:
 
     `model` is an alias or `provider:model`; None is the job's own, or the default. `in_conversation`: the messages are the next of the job's
     conversation; its past is sent before them, and when the job completes, they and the answer are part of it. `corrects`: they are a word on
-    the answer before, not kept, and the new answer takes its place. The other fields are those of `Request`.
+    the answer before, not kept, and the new answer takes its place. `cache`: how old, in seconds, an answer to exactly the same request may be to be given again (0: none);
+    None is as the job says. The other fields are those of `Request`.
     """
 
     step: str
@@ -60,6 +61,7 @@ class CallModel:
     extra: dict[str, Any] = field(default_factory=dict)
     in_conversation: bool = False
     corrects: bool = False
+    cache: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

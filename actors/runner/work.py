@@ -41,6 +41,7 @@ class Call:
     `fallback`: the models that are left to go on with, after what `fallback_on` names. `downgrades`: how often a
     budget sent it on to a cheaper one. `shown`: text of it was written for readers. `looking`: what the cache knows of it, None if it was not asked.
     `alone`: whether it may go with others has been asked. `deferred`: of the models of its chain that it cannot have now, the one to be had first.
+    `looks`: for a limiter that was not there.
     """
 
     ref: CallRef
@@ -55,6 +56,7 @@ class Call:
     fallback: tuple[str, ...] = ()
     fallback_on: frozenset[str] = frozenset()
     downgrades: int = 0
+    looks: int = 0
     shown: bool = False
     then: Callable[[], None] | None = None
     gate: Gate | None = None

@@ -11,7 +11,6 @@ import pytest
 
 from callboard import Config, JobQueue, Supervisor
 from callboard.actors.providers.settings import ProviderSettings
-from callboard.actors.runner import calling
 from callboard.actors.settings import ModelSettings, RetrySettings, RunnerSettings
 from callboard.simulator import Simulator, SimulatorConfig
 
@@ -93,9 +92,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path, monkeypatch):
-    # The first call of a company finds no limiter, asks for one and looks again after this: it would be most of what a test takes.
-    monkeypatch.setattr(calling, "RESERVE_AGAIN", 0.005)
+def stage(tmp_path):
     threads, actors = set(threading.enumerate()), set(pykka.ActorRegistry.get_all())
     with ExitStack() as stack:
         yield Stage(stack, tmp_path)

@@ -191,6 +191,25 @@ def test_steps_within_a_job_that_ask_the_same(stage):
     assert requests(stage) == 1
 
 
+def test_a_call_may_say_for_itself_how_old_an_answer_may_be(stage):
+    def asks(ctx):
+        ages = [None, 60, 60, 0, None]
+        return [ctx.complete("Cats sleep.", step=f"s{n}", cache=age).text for n, age in enumerate(ages)]
+
+    company(stage, handlers={"asks": asks})
+    assert stage.done(stage.queue.add("asks", {})).state == "completed"
+    assert requests(stage) == 4, "the third has the second's answer"
+
+
+@pytest.mark.parametrize("age", [-1, "60", True, float("nan"), 1e12])
+def test_an_age_that_is_none_is_refused_by_name(stage, age):
+    company(stage, handlers={"asks": lambda ctx: ctx.complete("Cats sleep.", cache=age).text})
+    job = stage.queue.add("asks", {})
+    assert stage.done(job).state == "failed"
+    assert "cache: expected seconds" in job.error["message"]
+    assert requests(stage) == 0
+
+
 def test_what_is_over_the_bounds_goes_the_least_recently_used_first(stage):
     company(stage, cache=CacheSettings(max_entries=2))
     ask(stage, {"prompt": "One thing."})
