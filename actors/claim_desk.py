@@ -23,6 +23,8 @@ from .upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 Replies = list[tuple[str, object]]
+LANES_FOR_MS = 100
+"""How long the lanes that a look found are believed in."""
 REPAIR_LIMIT = 2000
 """Waiting jobs that one pass of the repair looks at; what it settles is bounded as any cascade is."""
 PASS_LIMIT = 500
@@ -48,16 +50,18 @@ class Board(Protocol):
 class _Known:
     """What a look found that lasts until somebody else commits (another `data_version`) or a write of our own puts jobs on the board.
 
-    `due_ms`: nothing changes by time alone before then.
+    `due_ms`: nothing changes by time alone before then. `until_ms`: a write of our own may also let go jobs of a lane that had none (who waited on
+    others, whose hold was lifted); where every look is filled from the lanes that are known, nobody would ever see them.
     """
 
     version: int
     lanes: tuple[LaneDepth, ...]
     due_ms: int | None
+    until_ms: int
 
     def holds(self, version: int, now: int) -> bool:
         """Whether it is still so."""
-        return self.version == version and (self.due_ms is None or now < self.due_ms)
+        return self.version == version and now < self.until_ms and (self.due_ms is None or now < self.due_ms)
 
 
 class ClaimDesk:
@@ -124,7 +128,7 @@ class ClaimDesk:
         self._lanes = tuple(order.quotas)
         # While claims are filled, the lanes are as they were, but for how deep they are.
         if known is None or len(jobs) < order.slots:
-            known = _Known(version, tuple(claims.lanes(c)), claims.next_due(c, now))
+            known = _Known(version, tuple(claims.lanes(c)), claims.next_due(c, now), now + LANES_FOR_MS)
         self._seen_version, self._known = version, known
         claimed = JobsClaimed(
             number=order.number, jobs=tuple(jobs), lanes=known.lanes, suspects=suspects, next_due_ms=known.due_ms

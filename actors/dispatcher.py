@@ -224,6 +224,8 @@ class DispatcherActor(Actor):
         if slots <= 0 or (self._suspects and not alone):
             return
         self._plan = self._plan_for(self._lanes, slots)
+        # Where no lane is known to have jobs, a look for none would only be told what is known.
+        slots = min(slots, self._plan.most or slots)
         parts = self._parts(self._plan, slots)
         # What an earlier look was not allowed to claim is claimable now although nobody has touched the board.
         force = self._more or any(
@@ -272,7 +274,8 @@ class DispatcherActor(Actor):
         self._plan = replace(plan, quotas=self._plan.quotas, keys={**self._plan.keys, **plan.keys})
         self._note_unroutable(news)
         self._free_routable(claimed.lanes)
-        self._more = len(claimed.jobs) >= order.slots
+        # Whether there is more to claim: unless that was all that a limit allows.
+        self._more = len(claimed.jobs) >= order.slots and (slots <= 0 or bool(plan.quotas))
         if any(what not in self._asked for what in asked(plan.quotas, self._parts(plan, slots))):
             self._more = True
         if self._more:

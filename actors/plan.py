@@ -10,6 +10,10 @@ from .settings import CompanySettings, UnknownModelError, covers, route
 
 NEEDS_MODEL = frozenset({"chat"})
 """Types that cannot run without a model, so that a default is looked for when a job names none."""
+SET_OUT_TOGETHER = 8
+LOOKS_TO_FILL = 12
+"""Of one limit key a look takes `SET_OUT_TOGETHER` jobs at most, or in a large pool what fills it in so many looks. Calls that set out together
+come back together, and then each waits at every step for all the others; taken by few, the first is on its way while the next are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,11 @@ class Plan:
     elsewhere: frozenset[str] = frozenset()
 
     @property
+    def most(self) -> int:
+        """How many jobs may be claimed by it, where lanes of one key have their quota together."""
+        return sum({self.keys.get(lane) or f"lane {lane}": quota for lane, quota in self.quotas.items()}.values())
+
+    @property
     def refused(self) -> frozenset[str]:
         """The lanes this worker does not claim from, now or ever, but for limits and pauses."""
         return self.elsewhere.union(self.unroutable)
@@ -60,7 +69,7 @@ def plan_claim(
     now_ms: int,
     groups: tuple[RunnerGroup, ...] = (),
 ) -> Plan:
-    """Give each lane that can be run at most `slots`, and the lanes of a limit key together at most what its limiter allows.
+    """Give each lane that can be run at most `slots`, and the lanes of a limit key together at most what its limiter allows, and few at a time.
 
     A key at its limit so costs the other keys nothing: its lanes are simply not named in the claim. Without `groups`, those of the settings.
     """
@@ -88,9 +97,10 @@ def plan_claim(
                 key = ""  # what a batch asks of its provider is not what limits and holds are about
             else:
                 keys[lane.lane] = key
+                quota = min(slots, max(SET_OUT_TOGETHER, settings.runners.max // LOOKS_TO_FILL))
             allowance = allowances.get(key)
             if allowance is not None and allowance.until_ms > now_ms:
-                quota = min(slots, allowance.left)
+                quota = min(quota, allowance.left)
         if lane.paused:
             paused.add(lane.lane)
         elif quota > 0:

@@ -1,12 +1,13 @@
 """What to claim and how many runners to keep: tables, and what holds for every input."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from callboard.actors.plan import Allowance, plan_claim, runners_allowed, surplus
 from callboard.actors.providers.settings import ProviderSettings
-from callboard.actors.settings import CompanySettings, LimitSettings, ModelSettings
+from callboard.actors.settings import CompanySettings, LimitSettings, ModelSettings, RunnerSettings
 from callboard.persistence.model import LaneDepth
 
 NOW = 1_000_000
@@ -143,3 +144,17 @@ def test_a_pool_in_use_does_not_flap():
         assert surplus(idle, running=4, minimum=1, allowed=16, now=float(now), idle_timeout=3.0) == []
         idle = {f"runner-{1 + now % 4}": float(now), f"runner-{1 + (now + 1) % 4}": float(now)}
     assert surplus({"runner-1": 0.0}, running=1, minimum=1, allowed=16, now=1e9, idle_timeout=3.0) == []
+
+
+def test_jobs_of_a_key_are_taken_by_few_and_others_are_not():
+    made = plan(lane(), lane("report"), lane("report", "large"), slots=64)
+    assert made.quotas == {"default|chat|": 8, "default|report|": 64, "default|report|large": 8}
+    assert made.most == 80
+    again = plan(lane(), lane(model="small"), slots=64)
+    assert (again.most, set(again.quotas.values())) == (8, {8}), "lanes of one key have their quota together"
+
+
+def test_a_large_pool_is_filled_in_a_dozen_looks():
+    settings = msgspec.structs.replace(SETTINGS, runners=RunnerSettings(max=600))
+    made = plan_claim([lane()], slots=64, settings=settings, types=TYPES, allowances={}, now_ms=NOW)
+    assert made.most == 50

@@ -131,6 +131,21 @@ def test_a_look_that_finds_too_little_counts_the_lanes_anew(desk: Desk) -> None:
     assert lanes(desk.look(1, A)) == [B]
 
 
+def test_who_waited_on_a_job_of_ours_is_seen_however_busy_another_lane_keeps_us(desk: Desk) -> None:
+    first = desk.queue.add("a")
+    desk.queue.add("b", needs=[first])
+    desk.queue.add_many([{"type": "a"}] * 9)
+    ((_, job),) = desk.look(1, A).jobs
+    assert job.id == first.id
+    desk.finish(job, Complete({}))
+    seen = []
+    for _ in range(8):
+        desk.simulation.advance(0.02)
+        seen.append(lanes(desk.look(1, A)))
+    assert seen[0] == [A], "the lanes are not counted for every look"
+    assert seen[-1] == [A, B]
+
+
 def test_our_own_retries_fall_due(desk: Desk) -> None:
     desk.queue.add_many([{"type": "a"}] * 4)
     ((_, job),) = desk.look().jobs
