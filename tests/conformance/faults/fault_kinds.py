@@ -84,6 +84,6 @@ def held(what, wait=0.0, scope="credential", **more):
 
 FIRST_TOKEN = {"first_token_timeout": 0.15}
 NO_PROGRESS = {"no_progress_timeout": 0.15}
-TOTAL = {"total_timeout": 0.5}
+TOTAL = {"total_timeout": 1.0}
 SOON = {"total_timeout": 0.2}
 """As `TOTAL`, for what needs no time to begin with."""
