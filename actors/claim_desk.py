@@ -23,6 +23,8 @@ from .upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 Replies = list[tuple[str, object]]
+CHECK_ANYWAY_MS = 1000
+"""Leases are checked so often although nobody else has written: should a write of our own ever take one."""
 LANES_FOR_MS = 100
 """How long the lanes that a look found are believed in."""
 REPAIR_LIMIT = 2000
@@ -88,6 +90,7 @@ class ClaimDesk:
         self._lanes: tuple[str, ...] = ()
         self._start = ""
         self._seen_version: int | None = None
+        self._checked: tuple[int, int] | None = None
         self._known: _Known | None = None
         self._repaired_to = 0
 
@@ -162,9 +165,16 @@ class ClaimDesk:
             claimed += [(part.group, job) for job in jobs]
         return claimed
 
-    def check(self, c: Connection, order: CheckLeases) -> Replies:
+    def check(self, c: Connection, order: CheckLeases, now: int) -> Replies:
         """Which of these leases no longer stand."""
-        return [(order.reply_to, LeasesLost(tuple(claims.lost(c, order.leases))))]
+        version = c.data_version()
+        lost = tuple(claims.lost(c, order.leases))
+        self._checked = None if lost else (version, now + CHECK_ANYWAY_MS)
+        return [(order.reply_to, LeasesLost(lost))]
+
+    def all_stand(self, version: int | None, now: int) -> bool:
+        """Whether the leases stand for all that a look can tell: they did when last checked, and nobody else has committed since."""
+        return self._checked is not None and self._checked[0] == version and now < self._checked[1]
 
     def hold_lane(self, c: Connection, order: HoldLane, now: int) -> Replies:
         """Say why the jobs of a lane are not claimed, or that they are again."""

@@ -38,6 +38,7 @@ from .messages import (
     Fail,
     FinishJob,
     HoldLane,
+    LeasesLost,
     LeaveFlight,
     LoadUsage,
     LookUpAnswer,
@@ -166,6 +167,8 @@ class StoreActor(Actor):
         match message:
             case ClaimJobs() if self._quiet(message):
                 self.tell(message.reply_to, BoardQuiet(message.number))
+            case CheckLeases() if self._available and self._claims.all_stand(self._version(), self.now_ms()):
+                self.tell(message.reply_to, LeasesLost(()))
             case _TryAgain():
                 self._try_now = True
             case _Checkpoint():
@@ -258,7 +261,7 @@ class StoreActor(Actor):
             case ClaimJobs():
                 return self._claims.claim(c, message, now)
             case CheckLeases():
-                return self._claims.check(c, message)
+                return self._claims.check(c, message, now)
             case HoldLane():
                 return self._claims.hold_lane(c, message, now)
             case RenewLeases():

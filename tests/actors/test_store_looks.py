@@ -16,11 +16,13 @@ from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.messages import (
     DISPATCHER,
     STORE,
+    CheckLeases,
     ClaimJobs,
     ClaimPart,
     Complete,
     FinishJob,
     JobsClaimed,
+    LeasesLost,
     RetryLater,
 )
 from callboard.actors.store import CHECKPOINT_EVERY, TRY_AGAIN, StoreActor
@@ -144,6 +146,33 @@ def test_who_waited_on_a_job_of_ours_is_seen_however_busy_another_lane_keeps_us(
         seen.append(lanes(desk.look(1, A)))
     assert seen[0] == [A], "the lanes are not counted for every look"
     assert seen[-1] == [A, B]
+
+
+def test_leases_are_only_looked_up_when_somebody_else_has_written(desk: Desk) -> None:
+    first, second = desk.queue.add("a"), desk.queue.add("a")
+    leases = tuple(job.lease for _, job in desk.look(2).jobs)
+    seen: list[str] = []
+
+    def check() -> Any:
+        seen.clear()
+        desk.system.tell(STORE, CheckLeases(DISPATCHER, leases))
+        desk.simulation.run_until_idle()
+        answer = desk.kept.pop()
+        assert isinstance(answer, LeasesLost)
+        return answer.leases
+
+    desk.connection._driver.set_trace_callback(seen.append)
+    assert check() == ()
+    assert "BEGIN IMMEDIATE" in seen
+    assert check() == ()
+    assert "BEGIN IMMEDIATE" not in seen
+    desk.simulation.advance(1.1)
+    assert check() == ()
+    assert "BEGIN IMMEDIATE" in seen, "now and then although nobody has"
+    first.cancel()
+    assert check() == leases[:1]
+    assert check() == leases[:1], "until it is let go"
+    assert second.state == "active"
 
 
 def test_our_own_retries_fall_due(desk: Desk) -> None:
