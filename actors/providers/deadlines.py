@@ -27,7 +27,9 @@ class Deadlines:
         self._progress_at = self._loop.time()
         if self.first_progress_at is None:
             self.first_progress_at = self._progress_at
-            self._arm()  # the next deadline may be earlier than the one the timer waits for
+            due = self._due()
+            if due is not None and (self._timer is None or due[0] < self._timer.when()):
+                self._arm()  # the next deadline is earlier than the one the timer waits for
 
     def stop(self) -> None:
         """No deadline counts any more."""
