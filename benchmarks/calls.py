@@ -46,6 +46,13 @@ def run(bench: Bench) -> Iterator[Finding]:
             )
             yield from _compared(f"{width} in flight", found, width / LATENCY, SHARES.get(width))
             if width == 100:
+                wall = (width / LATENCY) / found["whole"].rate
+                yield Finding(
+                    what="100 in flight: whole, wall time",
+                    ours=wall,
+                    unit="of ideal",
+                    verdict=Verdict("≤ 1.25 of ideal", wall <= 1.25),
+                )
                 cost = found["whole"].cpu_us / 1000
                 yield Finding(
                     what="100 in flight: whole CPU per job",

@@ -53,7 +53,7 @@ from .handlers import Answer
 from .work import Call, FlushDue, ReserveAgainDue, ShowDue, Stage, Work
 
 FLUSH_AFTER = 0.1
-"""Seconds that streamed text may wait to be written together; the first piece of an answer does not wait."""
+"""Seconds that streamed text may wait, at most, to be written together; the first piece of an answer does not wait."""
 FLUSH_CHARS = 4096
 PROGRESS_EVERY = 0.15
 RESERVE_AGAIN = (0.005, 0.01, 0.02, 0.05, 0.1)
@@ -453,7 +453,8 @@ class CallingActor(Actor):
         if work.chunk == 0 or work.text_size >= FLUSH_CHARS:
             self._flush_text(work)
         elif work.flush is None:
-            work.flush = self.after(FLUSH_AFTER, FlushDue(work.lease))
+            # At the same moments for all jobs, so that what they have to write goes into one transaction.
+            work.flush = self.after(FLUSH_AFTER - self.monotonic() % FLUSH_AFTER, FlushDue(work.lease))
         if (most := booking.output_at_most(call.request, assumed=0)) and not work.shows_itself:
             self._show(work, ShowProgress(min(99, 100 * work.text_total // (4 * most))))
 

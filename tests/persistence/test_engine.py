@@ -245,7 +245,11 @@ def test_without_permission(tmp_path_factory, mode, expected):
     open_database(f"sqlite:///{path}").close()
     path.chmod(mode)
     for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.getuid() and parent != parent.parent and str(parent).startswith(("/tmp/", "/dev/shm/")):
+        if (
+            parent.stat().st_uid == os.getuid()
+            and parent != parent.parent
+            and str(parent).startswith(("/tmp/", "/dev/shm/"))
+        ):
             parent.chmod(0o755)
     run = subprocess.run(
         [sys.executable, "-c", READS, f"sqlite:///{path}"], capture_output=True, text=True, timeout=60, check=False
