@@ -145,10 +145,10 @@ class ReplyParser:
 
     def _hold(self, data: bytes, position: int) -> None:
         self._held = data[position:] if position else data
-        if len(self._held) > MAX_HEAD_BYTES:
-            raise BadReplyError(f"its head, or a line between its chunks, is over {MAX_HEAD_BYTES} bytes")
+        _check_length(self._held)
 
     def _begin_chunk(self, line: bytes) -> None:
+        _check_length(line)
         found = _CHUNK_LINE.fullmatch(line)
         if found is None:
             raise BadReplyError("a chunk does not say how long it is")
@@ -156,6 +156,7 @@ class ReplyParser:
         self._at = _At.CHUNK if self._left else _At.TRAILERS
 
     def _read_head(self, head: bytes) -> None:
+        _check_length(head)
         lines = [line.removesuffix(b"\r") for line in head.split(b"\n")]
         found = _STATUS_LINE.fullmatch(lines[0])
         if found is None:
@@ -190,6 +191,12 @@ class ReplyParser:
             raise BadReplyError("its content-length is no number, or several")
         self._left = int(length)
         return _At.SIZED if self._left else _At.DONE
+
+
+def _check_length(line: bytes) -> None:
+    """Refuse what is too long, whether it came in one piece or in many."""
+    if len(line) > MAX_HEAD_BYTES:
+        raise BadReplyError(f"its head, or a line between its chunks, is over {MAX_HEAD_BYTES} bytes")
 
 
 def _fields(lines: list[bytes]) -> dict[str, list[bytes]]:

@@ -113,6 +113,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n",
         HEAD + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
         HEAD + b"x: " + b"a" * MAX_HEAD_BYTES,
+        HEAD + b"x: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n",
     ],
 )
 def test_what_is_no_head_is_refused(raw):
@@ -137,6 +138,7 @@ def test_what_is_no_head_is_refused(raw):
         b"1\r\nab",
         b"1\r\na\rb",
         b"1;" + b"x" * MAX_HEAD_BYTES,
+        b"1;" + b"x" * MAX_HEAD_BYTES + b"\r\n",
         b"0\r\n" + b"x: y\r\n" * (MAX_HEAD_BYTES // 6 + 1),
     ],
 )

@@ -82,8 +82,8 @@ def held(what, wait=0.0, scope="credential", **more):
     return End("waiting", what, more.pop("requests", 1), 0, more.pop("billed", "no"), scope, what, wait, **more)
 
 
-FIRST_TOKEN = {"first_token_timeout": 0.15}
-NO_PROGRESS = {"no_progress_timeout": 0.15}
+FIRST_TOKEN = {"first_token_timeout": 0.4}
+NO_PROGRESS = {"no_progress_timeout": 0.4}
 TOTAL = {"total_timeout": 1.0}
 SOON = {"total_timeout": 0.2}
 """As `TOTAL`, for what needs no time to begin with."""
