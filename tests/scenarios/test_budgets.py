@@ -56,8 +56,14 @@ def test_a_cent_shared_by_two_workers_through_a_kill(world: Any) -> None:
     rule = BudgetSettings(dollars=0.01, action="pause")
     config = world.config(simulator, runners=25, budgets={"cent": rule})
     config.models["m"] = PRICED
-    victim, other = world.start(config), world.start(config)
+    victim = world.start(config)
+    world.until(lambda: world.rows("SELECT 1 FROM llm_calls"), "the first of two is at work")
+    owner = world.rows("SELECT lease_owner FROM llm_jobs WHERE state = 'active'")[0][0]
+    other = world.start(config)
     simulator.wait_for(lambda journal: len(journal) >= 40, 30.0)
+    in_flight = """SELECT count(*) FROM llm_calls JOIN llm_jobs ON llm_jobs.id = job_id
+        WHERE llm_calls.state = 'open' AND lease_owner = ?"""
+    world.until(lambda: world.rows(in_flight, owner)[0][0] >= 3, "it has calls under way")
     victim.kill()
     heir = world.start(config)
     heir.wait_ready()
