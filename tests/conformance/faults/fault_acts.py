@@ -35,14 +35,7 @@ def streams(make: Callable[[str], bytes | list[bytes]], *headers: str, end: str 
         await peer.open(wire, *headers)
         for piece in made if isinstance(made, list) else [made]:
             await peer.chunk(piece)
-        if end == "whole":
-            await peer.send(b"0\r\n\r\n")
-        elif end == "stall":
-            await peer.stall()
-        elif end == "reset":
-            peer.reset()
-        else:
-            peer.close()
+        await peer.end(end)
 
     return act
 

@@ -60,14 +60,7 @@ def told(events: list[bytes] | None = None, *, end: str = "cut", more: bytes = b
     async def act(peer, wire):
         await peer.open(wire)
         await peer.chunk(b"".join(events_for(peer) if events is None else events) + more)
-        if end == "whole":
-            await peer.send(b"0\r\n\r\n")
-        elif end == "stall":
-            await peer.stall()
-        elif end == "reset":
-            peer.reset()
-        else:
-            peer.close()
+        await peer.end(end)
 
     return act
 

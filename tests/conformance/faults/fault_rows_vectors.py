@@ -37,14 +37,7 @@ def _stream(*pieces, end="whole", pace=0.0):
         while pace:
             await peer.chunk(pieces[-1])
             await peer.pause(pace)
-        if end == "whole":
-            await peer.send(b"0\r\n\r\n")
-        elif end == "stall":
-            await peer.stall()
-        elif end == "reset":
-            peer.reset()
-        else:
-            peer.close()
+        await peer.end(end)
 
     return act
 

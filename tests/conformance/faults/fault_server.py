@@ -68,6 +68,17 @@ class Peer:
     def host(self):
         return next(line for line in self.head.decode().split("\r\n") if line.lower().startswith("host:"))[5:].strip()
 
+    async def end(self, how):
+        """End a chunked reply: "whole" as HTTP wants it, "stall" (it stands still), "reset", or cut."""
+        if how == "whole":
+            await self.send(b"0\r\n\r\n")
+        elif how == "stall":
+            await self.stall()
+        elif how == "reset":
+            self.reset()
+        else:
+            self.close()
+
     async def stall(self):
         """Say nothing more until the client has gone."""
         while await self.reader.read(65536):
