@@ -61,9 +61,8 @@ class CallEngine:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._heartbeat_at = 0.0
-        self._lock = (
-            threading.Lock()
-        )  # guards the four below: which calls live, what the loop is told, and whether work is taken
+        # Guards the four below: which calls live, what the loop is told, and whether work is taken.
+        self._lock = threading.Lock()
         self._live: dict[Hashable, Call | Exchange] = {}
         self._orders: deque[Callable[[], None]] = deque()
         self._accepting = False
