@@ -162,6 +162,9 @@ def test_a_day_s_count_survives_the_worker(world: Any) -> None:
     # Calls that the dead had under way are charged, whether or not they had left; they are made again out of what is left.
     charged = "SELECT sum(requests) FROM llm_limit_days"
     world.until(lambda: world.rows(charged) == [(12,)] and world.rows(held, world.now_ms())[0][0], "the day is used up")
+    world.until(
+        lambda: not world.rows("SELECT 1 FROM llm_calls WHERE state = 'open'"), "those that may leave have left"
+    )
     ((unknown,),) = world.rows("SELECT count(*) FROM llm_calls WHERE state = 'unknown'")
     assert 12 - unknown <= len(simulator.journal()) <= 12
     ((_, until_ms, key),) = world.rows(held, world.now_ms())
