@@ -16,19 +16,25 @@ from callboard.actors.kernel.system import ActorSystem
 from callboard.actors.messages import (
     DISPATCHER,
     STORE,
+    CallRef,
     CheckLeases,
     ClaimJobs,
     ClaimPart,
     Complete,
     FinishJob,
+    IntentRecorded,
+    IntentRefused,
     JobsClaimed,
     LeasesLost,
+    RecordIntent,
     RetryLater,
 )
 from callboard.actors.store import CHECKPOINT_EVERY, TRY_AGAIN, StoreActor
+from callboard.persistence import limits
 from callboard.persistence.board import WorkerBoard
 from callboard.persistence.errors import DatabaseBusyError
-from callboard.persistence.model import ClaimedJob
+from callboard.persistence.limit_rules import Charge, Gate
+from callboard.persistence.model import CallIntent, ClaimedJob
 
 A, B = "default|a||", "default|b||"
 
@@ -50,7 +56,8 @@ class Desk:
     def __init__(self, path: Path) -> None:
         self.simulation = SimulationScheduler(1)
         self.system = ActorSystem(scheduler=self.simulation)
-        self.board = WorkerBoard.open(f"sqlite:///{path}", owner="me")
+        self.url = f"sqlite:///{path}"
+        self.board = WorkerBoard.open(self.url, owner="me")
         self.queue = JobQueue(path, clock=self.simulation.clock.now_ms)
         self.kept: list[object] = []
         self.numbers = 0
@@ -173,6 +180,40 @@ def test_leases_are_only_looked_up_when_somebody_else_has_written(desk: Desk) ->
     assert check() == leases[:1]
     assert check() == leases[:1], "until it is let go"
     assert second.state == "active"
+
+
+def test_a_hold_that_another_process_sets_stops_the_very_next_call(desk: Desk) -> None:
+    """What is known of holds is looked up once a transaction, and no longer believed in the next."""
+    desk.queue.add("a")
+    ((_, job),) = desk.look().jobs
+    now = desk.simulation.clock.now_ms
+
+    def intend(number: int) -> object:
+        call = CallRef(job.lease.job_id, job.lease.epoch, number)
+        intent = CallIntent(
+            step=f"s{number}",
+            fingerprint="f",
+            provider="p",
+            model="m",
+            limit_key="p/m",
+            reserved_tokens=1,
+            reserved_cost=None,
+        )
+        gate = Gate("p/m", "p", now(), Charge(1, 1, 0, 1))
+        desk.system.tell(STORE, RecordIntent(reply_to=DISPATCHER, call=call, intent=intent, gate=gate))
+        desk.simulation.run_until_idle()
+        return desk.kept.pop()
+
+    assert isinstance(intend(1), IntentRecorded)
+    other = WorkerBoard.open(desk.url, owner="other")
+    connection = other.connect()
+    with connection.write():
+        limits.set_hold(connection, "p", now() + 60_000, "the key is wrong", now(), "auth")
+    refused = intend(2)
+    assert isinstance(refused, IntentRefused)
+    assert refused.reason == "the key is wrong"
+    connection.close()
+    other.close()
 
 
 def test_our_own_retries_fall_due(desk: Desk) -> None:
