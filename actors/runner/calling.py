@@ -44,7 +44,7 @@ from ..messages import (
     provider_name,
 )
 from ..providers.model import Answer as ModelAnswer
-from ..providers.model import AnyRequest, Billed, CallError, Completion, ErrorClass, Request, answer_from_json
+from ..providers.model import Billed, CallError, Completion, ErrorClass, Request, answer_from_json
 from ..settings import CompanySettings, Route, UnknownModelError, covers, route
 from . import booking, budget_refusals, charges, fallback, resuming, retry
 from .dialogue import in_conversation, shortened
@@ -318,7 +318,7 @@ class CallingActor(Actor):
     def _recall(work: Work, effect: CallModel | Embed, answer: Answer, kept: dict[str, Any]) -> None:
         """Answer with what the ledger has."""
         found = answer_from_json(kept)
-        _hear(work, effect, None, found)
+        work.hear(effect, None, found)
         answer.give(found)
 
     def _on_finished(self, work: Work, call: Call, completion: ModelAnswer, text: str) -> None:
@@ -341,7 +341,7 @@ class CallingActor(Actor):
             self._on_booked(work, call)
 
     def _tell_handler(self, work: Work, call: Call, completion: ModelAnswer) -> None:
-        _hear(work, call.effect, call.request, completion)
+        work.hear(call.effect, call.request, completion)
         call.answer.give(completion)
 
     def _on_failed(self, work: Work, call: Call, error: CallError) -> None:
@@ -494,11 +494,3 @@ class CallingActor(Actor):
                     kind=ErrorClass.CANCELLED, message=f"provider {call.route.provider} restarted", billed=Billed.MAYBE
                 )
                 self._on_failed(self._work, call, error)
-
-
-def _hear(work: Work, effect: CallModel | Embed, request: AnyRequest | None, answer: ModelAnswer) -> None:
-    """Let the job's conversation know of an answer that is part of it. `request` is None for one that an earlier attempt received."""
-    if isinstance(effect, CallModel) and effect.in_conversation and work.dialogue is not None:
-        assert isinstance(answer, Completion)
-        sent = request.messages if isinstance(request, Request) else None
-        work.dialogue.hear(effect.messages, sent, answer, corrects=effect.corrects)

@@ -13,7 +13,8 @@ from ...persistence.limit_rules import Gate, Held
 from ...persistence.model import ClaimedJob, KeptCall, Lease, Said
 from ..kernel.timers import TimerToken
 from ..messages import CallDeferred, CallRef, Charge, Spawn, Verdict
-from ..providers.model import AnyRequest
+from ..providers.model import Answer as ModelAnswer
+from ..providers.model import AnyRequest, Completion, Request
 from ..settings import Route
 from .dialogue import Dialogue
 from .effects import CallModel, Embed, ShowProgress
@@ -135,6 +136,13 @@ class Work:
         self.texts.append((step, text))
         self.text_size += len(text)
         self.text_total += len(text)
+
+    def hear(self, effect: CallModel | Embed, request: AnyRequest | None, answer: ModelAnswer) -> None:
+        """Let the job's conversation know of an answer that is part of it. `request` is None for one that an earlier attempt received."""
+        if isinstance(effect, CallModel) and effect.in_conversation and self.dialogue is not None:
+            assert isinstance(answer, Completion)
+            sent = request.messages if isinstance(request, Request) else None
+            self.dialogue.hear(effect.messages, sent, answer, corrects=effect.corrects)
 
     def note_restart(self, step: str) -> None:
         """What was shown of a step is void: it begins anew. An empty chunk says so to its readers."""
